@@ -1,0 +1,1 @@
+"""Transcription jobs: everything that works without HTTP."""

@@ -1,0 +1,115 @@
+"""Pure rules of progress: percentages, milestones, sentences, speed and estimates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+MILESTONES = (10, 25, 50, 75, 90, 100)
+
+# While the work goes on the percentage stays below this: 100 is said by completion alone.
+LAST_RUNNING_PERCENT = 99
+
+# Ground for an estimate: less of either is guesswork.
+MIN_ESTIMATE_WALL_S = 2.0
+MIN_ESTIMATE_AUDIO_S = 5.0
+
+# Half of a speed's weight is gone after so many seconds of work.
+SPEED_HALF_LIFE_S = 30.0
+
+MINUTE_S = 60
+HOUR_S = 3600
+
+
+def percent(processed_s: float, total_s: float | None) -> int:
+    """How much of the recording is recognised, 0-99; 0 while the length is unknown."""
+    if not total_s or processed_s <= 0:
+        return 0
+    return min(LAST_RUNNING_PERCENT, int(100 * processed_s / total_s))
+
+
+def milestones_between(before: int, after: int) -> tuple[int, ...]:
+    """The milestones in (before, after], in order."""
+    return tuple(milestone for milestone in MILESTONES if before < milestone <= after)
+
+
+def clock(seconds: float) -> str:
+    """`7:30`, or `1:07:30` from an hour on."""
+    whole = int(seconds)
+    if whole >= HOUR_S:
+        return f"{whole // HOUR_S}:{whole % HOUR_S // MINUTE_S:02}:{whole % MINUTE_S:02}"
+    return f"{whole // MINUTE_S}:{whole % MINUTE_S:02}"
+
+
+def transcribing_message(processed_s: float, total_s: float | None) -> str:
+    """`Transcribing… 7:30 of 10:00`."""
+    if total_s is None:
+        return f"Transcribing… {clock(processed_s)}"
+    return f"Transcribing… {clock(min(processed_s, total_s))} of {clock(total_s)}"
+
+
+def completed_message(
+    duration_s: float, wall_s: float, stated_s: float | None, segments: int
+) -> str:
+    """The sentence at the end; says so when there were no words, or less than the file states."""
+    result = "Transcript ready" if segments else "No words were recognised"
+    sentence = f"{result}: {clock(duration_s)} of audio in {clock(max(1.0, wall_s))}"
+    if stated_s is not None and stated_s - duration_s > max(1.0, 0.02 * stated_s):
+        sentence += f". The file ends early: it states {clock(stated_s)}"
+    return sentence
+
+
+@dataclass
+class SpeedMeter:
+    """Seconds of audio recognised per second of wall time, smoothed over the work done.
+
+    Feed it the clock and the position; a resumed recording starts from its own position, so what an
+    earlier attempt did does not count.
+    """
+
+    started_wall_s: float
+    started_audio_s: float
+    _last_wall_s: float | None = None
+    _last_audio_s: float = 0.0
+    _speed: float | None = None
+
+    def advance(self, wall_s: float, audio_s: float) -> None:
+        """The recogniser stands at `audio_s` at the time `wall_s` (both in seconds)."""
+        last_wall = self.started_wall_s if self._last_wall_s is None else self._last_wall_s
+        last_audio = self.started_audio_s if self._last_wall_s is None else self._last_audio_s
+        spent = wall_s - last_wall
+        if spent <= 0 or audio_s <= last_audio:
+            return
+        rate = (audio_s - last_audio) / spent
+        # The mean so far while there is little of it, an exponential average afterwards.
+        weight = max(
+            1 - 0.5 ** (spent / SPEED_HALF_LIFE_S), spent / max(wall_s - self.started_wall_s, spent)
+        )
+        self._speed = rate if self._speed is None else self._speed + weight * (rate - self._speed)
+        self._last_wall_s, self._last_audio_s = wall_s, audio_s
+
+    @property
+    def speed(self) -> float | None:
+        """The smoothed rate; None until there is ground for it."""
+        if self._last_wall_s is None or self._speed is None:
+            return None
+        wall = self._last_wall_s - self.started_wall_s
+        audio = self._last_audio_s - self.started_audio_s
+        if wall < MIN_ESTIMATE_WALL_S or audio < MIN_ESTIMATE_AUDIO_S:
+            return None
+        return round(self._speed, 2)
+
+    @property
+    def mean(self) -> float | None:
+        """The plain rate over all of the work, for what is over before it can be smoothed."""
+        if self._last_wall_s is None:
+            return None
+        wall_s = self._last_wall_s - self.started_wall_s
+        return round((self._last_audio_s - self.started_audio_s) / wall_s, 2) if wall_s else None
+
+    def completion(self, now: datetime, total_s: float | None) -> datetime | None:
+        """When the recording will be done at this speed; None until there is ground for it."""
+        speed = self.speed
+        if speed is None or total_s is None:
+            return None
+        return now + timedelta(seconds=max(0.0, total_s - self._last_audio_s) / speed)

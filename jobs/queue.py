@@ -1,0 +1,207 @@
+"""The task queue: SAQ's Postgres queue, and the only statements that know its tables."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from uuid import UUID
+
+from psycopg_pool import AsyncConnectionPool
+from saq.job import Job, Status
+from saq.queue.postgres import PostgresQueue
+from saq.queue.postgres_migrations import get_migrations
+
+from jobs.database import APPLICATION_NAME, Connection, Pool
+from jobs.settings import JobSettings
+
+QUEUE_NAME = "transcribe"
+FUNCTION_NAME = "transcribe"
+
+# Lower comes first. A recording that was interrupted goes on before new ones are begun.
+PRIORITY_RESUMED = 0
+PRIORITY_NORMAL = 10
+
+HEARTBEAT_S = 60
+FINISHED_JOB_TTL_S = 3600
+
+# SAQ holds its own migration lock for the life of a connection; another key space keeps us free of
+# the locks of processes that run an older version.
+MIGRATION_KEYSPACE = 0x5351
+
+# Connections beyond one for each running job: polling, heartbeats and upkeep.
+SPARE_CONNECTIONS = 2
+
+
+def job_key(session_id: UUID, attempt: int) -> str:
+    """Unique for each attempt, so that a stale job can never hold back a new one."""
+    return f"{FUNCTION_NAME}:{session_id}:{attempt}"
+
+
+async def insert_job(
+    db: Connection,
+    session_id: UUID,
+    attempt: int,
+    *,
+    priority: int = PRIORITY_NORMAL,
+    delay_s: float = 0.0,
+    timeout_s: int,
+) -> bool:
+    """Enqueue one attempt inside the caller's transaction. False if it is there already.
+
+    SAQ's own enqueue uses another connection, and so cannot be one transaction with the session's
+    row; this writes what it would write (a test compares the two, for the pinned version).
+    """
+    now_ms = int(time.time() * 1000)
+    job = Job(
+        function=FUNCTION_NAME,
+        kwargs={"session_id": str(session_id), "attempt": attempt},
+        key=job_key(session_id, attempt),
+        timeout=timeout_s,
+        heartbeat=HEARTBEAT_S,
+        retries=2,  # a sweep of a job that died between dequeue and claim runs it again
+        ttl=FINISHED_JOB_TTL_S,
+        scheduled=int(time.time() + delay_s),
+        queued=now_ms,
+        status=Status.QUEUED,
+        priority=priority,
+    )
+    blob = json.dumps(job.to_dict() | {"queue": QUEUE_NAME})
+    inserted = await db.fetchval(
+        "INSERT INTO saq_jobs (key, job, queue, status, priority, scheduled) "
+        "VALUES ($1, $2, $3, 'queued', $4, $5) ON CONFLICT (key) DO NOTHING RETURNING true",
+        job.key,
+        blob.encode(),
+        QUEUE_NAME,
+        priority,
+        job.scheduled,
+    )
+    await db.execute("SELECT pg_notify($1, 'saq:enqueue')", f"saq:{QUEUE_NAME}")
+    return bool(inserted)
+
+
+async def delete_queued_jobs(db: Connection, session_id: UUID) -> None:
+    """Take back the jobs of a session that have not begun."""
+    await db.execute(
+        "DELETE FROM saq_jobs WHERE queue = $1 AND status = 'queued' AND key LIKE $2",
+        QUEUE_NAME,
+        f"{FUNCTION_NAME}:{session_id}:%",
+    )
+
+
+async def select_queue_position(
+    db: Connection | Pool, session_id: UUID, attempt: int
+) -> int | None:
+    """1 for the job that is begun next; None when it does not wait. The order is SAQ's own."""
+    position: int | None = await db.fetchval(
+        "SELECT 1 + (SELECT count(*) FROM saq_jobs AS ahead"
+        "  WHERE ahead.queue = own.queue AND ahead.status = 'queued'"
+        "  AND (ahead.priority, ahead.scheduled, ahead.lock_key)"
+        "    < (own.priority, own.scheduled, own.lock_key)) "
+        "FROM saq_jobs AS own WHERE own.key = $1 AND own.status = 'queued'",
+        job_key(session_id, attempt),
+    )
+    return position
+
+
+async def select_job_waiting(db: Connection, session_id: UUID, attempt: int) -> bool:
+    """Whether the job of this attempt is in the queue and not begun."""
+    waiting: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM saq_jobs WHERE key = $1 AND status = 'queued')",
+        job_key(session_id, attempt),
+    )
+    return waiting
+
+
+async def select_sessions_without_job(db: Connection | Pool, *, older_than_s: float) -> list[UUID]:
+    """Queued sessions whose job is not waiting: lost, or taken by a process that died with it."""
+    rows = await db.fetch(
+        "SELECT id FROM sessions AS session WHERE status = 'queued' "
+        "AND queued_at < now() - make_interval(secs => $1) "
+        "AND NOT EXISTS (SELECT FROM saq_jobs WHERE status = 'queued' "
+        "  AND key = $2 || ':' || session.id || ':' || session.attempt)",
+        older_than_s,
+        FUNCTION_NAME,
+    )
+    return [row["id"] for row in rows]
+
+
+def queue_pool(dsn: str, settings: JobSettings) -> AsyncConnectionPool:
+    """A pool for SAQ (not opened). Single use: a worker started again needs a new one."""
+    return AsyncConnectionPool(
+        dsn,
+        min_size=2,
+        max_size=settings.job_slots + SPARE_CONNECTIONS,
+        open=False,
+        timeout=settings.database_timeout_s,
+        check=AsyncConnectionPool.check_connection,
+        kwargs={
+            "autocommit": True,
+            "prepare_threshold": None,  # safe behind a transaction pooler
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30000,
+            "application_name": f"{APPLICATION_NAME}-queue",
+        },
+    )
+
+
+class TurnQueue(PostgresQueue):
+    """SAQ's queue, with slots that take turns to ask for one job each.
+
+    SAQ fetches as many jobs as it believes slots to be waiting, counting some twice: jobs then lie
+    in the memory of a busy process, marked active, while another process has nothing to do.
+    """
+
+    def __init__(self, pool: AsyncConnectionPool, keyspace: int = 0) -> None:
+        super().__init__(pool=pool, name=QUEUE_NAME, saq_lock_keyspace=keyspace)
+        self._turn = asyncio.Lock()
+
+    async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> Job | None:
+        """The next job for this slot, looked for every `poll_interval` seconds. None when the
+        worker stops, which SAQ does by cancelling."""
+        try:
+            async with self._turn:
+                while self._connected:
+                    self._waiting = 1  # what SAQ's own query takes as the number to fetch
+                    await self._dequeue()
+                    if not self._job_queue.empty():
+                        job: Job = self._job_queue.get_nowait()
+                        return job
+                    await asyncio.sleep(poll_interval)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._waiting = 0
+        return None
+
+
+async def migrate_queue(dsn: str) -> None:
+    """Create or upgrade SAQ's tables. The caller holds our migration lock: SAQ's own start-up does
+    not wait for another's, and would go on without tables."""
+    pool = AsyncConnectionPool(dsn, min_size=1, max_size=1, open=False, kwargs={"autocommit": True})
+    queue = TurnQueue(pool, MIGRATION_KEYSPACE)
+    await pool.open(wait=True, timeout=30)
+    try:
+        if await _queue_version(pool) != queue_schema_version(queue):
+            await queue.init_db()
+    finally:
+        await pool.close()
+
+
+def queue_schema_version(queue: PostgresQueue) -> int:
+    """The version of SAQ's schema that the installed SAQ expects."""
+    migrations = get_migrations(jobs_table=queue.jobs_table, stats_table=queue.stats_table)
+    return migrations[-1][0]
+
+
+async def _queue_version(pool: AsyncConnectionPool) -> int | None:
+    async with pool.connection() as connection:
+        cursor = await connection.execute("SELECT to_regclass('saq_versions') IS NOT NULL")
+        row = await cursor.fetchone()
+        if row is None or not row[0]:
+            return None
+        cursor = await connection.execute("SELECT max(version) FROM saq_versions")
+        row = await cursor.fetchone()
+        return None if row is None else row[0]

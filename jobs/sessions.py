@@ -1,0 +1,243 @@
+"""The `sessions` table: rows in, rows out. Who may see what is decided by the caller."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from jobs.database import Connection, Pool
+from jobs.model import ErrorDetail, Stage, Status
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What an accepted upload brings."""
+
+    id: UUID
+    owner_id: UUID
+    title: str
+    file_name: str
+    language: str | None
+    audio_key: str
+    audio_type: str
+    size_bytes: int
+    sha256: str
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One recording and where its transcription stands."""
+
+    id: UUID
+    owner_id: UUID
+    title: str
+    file_name: str
+    language: str | None
+    audio_key: str | None
+    audio_type: str
+    size_bytes: int
+    duration_s: float | None
+    engine: str | None
+    status: Status
+    stage: Stage
+    progress: int
+    error: ErrorDetail | None
+    attempt: int
+    failures: int
+    interruptions: int
+    lease_owner: str | None
+    worker_seen_at: datetime | None
+    committed_s: float
+    segment_count: int
+    last_status_id: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+COLUMNS = ", ".join(Session.__dataclass_fields__)
+
+
+def _session(row: asyncpg.Record | None) -> Session | None:
+    if row is None:
+        return None
+    fields: dict[str, Any] = dict(row)
+    fields["status"] = Status(fields["status"])
+    fields["stage"] = Stage(fields["stage"])
+    fields["error"] = ErrorDetail(**json.loads(fields["error"])) if fields["error"] else None
+    return Session(**fields)
+
+
+def _sessions(rows: list[asyncpg.Record]) -> list[Session]:
+    return [session for row in rows if (session := _session(row)) is not None]
+
+
+async def insert_session(db: Connection, new: NewSession) -> None:
+    """Raises asyncpg.UniqueViolationError when the id or the audio is taken."""
+    await db.execute(
+        "INSERT INTO sessions (id, owner_id, title, file_name, language, audio_key, audio_type, "
+        "size_bytes, sha256, duration_s) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        new.id,
+        new.owner_id,
+        new.title,
+        new.file_name,
+        new.language,
+        new.audio_key,
+        new.audio_type,
+        new.size_bytes,
+        new.sha256,
+        new.duration_s,
+    )
+
+
+async def select_session(db: Connection | Pool, session_id: UUID) -> Session | None:
+    return _session(
+        await db.fetchrow(f"SELECT {COLUMNS} FROM sessions WHERE id = $1", session_id)  # noqa: S608
+    )
+
+
+async def select_session_for_update(db: Connection, session_id: UUID) -> Session | None:
+    """The row, locked to the end of the caller's transaction."""
+    return _session(
+        await db.fetchrow(
+            f"SELECT {COLUMNS} FROM sessions WHERE id = $1 FOR UPDATE",  # noqa: S608
+            session_id,
+        )
+    )
+
+
+async def select_sessions(
+    db: Connection | Pool,
+    *,
+    viewer_id: UUID,
+    everything: bool,
+    assigned: bool,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Session]:
+    """Newest first: the viewer's own, with `assigned` those of patients assigned to the viewer,
+    with `everything` all.
+
+    `before` is the (created_at, id) of the last row of the page before.
+    """
+    rows = await db.fetch(
+        f"SELECT {COLUMNS} FROM sessions "  # noqa: S608
+        "WHERE ($1 OR owner_id = $2 OR $6 AND owner_id IN "
+        "  (SELECT patient_id FROM care_assignments WHERE therapist_id = $2)) "
+        "AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4::uuid)) "
+        "ORDER BY created_at DESC, id DESC LIMIT $5",
+        everything,
+        viewer_id,
+        before[0] if before else None,
+        before[1] if before else None,
+        limit,
+        assigned,
+    )
+    return _sessions(rows)
+
+
+async def delete_session(db: Connection, session_id: UUID) -> bool:
+    """Remove the row and, by cascade, its events and segments. False when there was none."""
+    return await db.execute("DELETE FROM sessions WHERE id = $1", session_id) == "DELETE 1"
+
+
+async def update_claimed(
+    db: Connection, session_id: UUID, attempt: int, owner: str, lease_s: float, engine: str
+) -> Session | None:
+    """Take the lease of a queued session for this attempt; None when it is not to be had."""
+    return _session(
+        await db.fetchrow(
+            "UPDATE sessions SET status = 'processing', lease_owner = $3, "  # noqa: S608
+            "lease_until = now() + make_interval(secs => $4), worker_seen_at = now(), "
+            "started_at = coalesce(started_at, now()), engine = $5 "
+            f"WHERE id = $1 AND attempt = $2 AND status = 'queued' RETURNING {COLUMNS}",
+            session_id,
+            attempt,
+            owner,
+            lease_s,
+            engine,
+        )
+    )
+
+
+async def update_lease(
+    db: Connection | Pool, session_id: UUID, attempt: int, owner: str, lease_s: float
+) -> bool:
+    """Extend the lease. False when it is no longer ours: stop at once."""
+    done: str = await db.execute(
+        "UPDATE sessions SET lease_until = now() + make_interval(secs => $4), "
+        "worker_seen_at = now() "
+        "WHERE id = $1 AND attempt = $2 AND lease_owner = $3 AND status = 'processing'",
+        session_id,
+        attempt,
+        owner,
+        lease_s,
+    )
+    return done == "UPDATE 1"
+
+
+async def select_lease_held(
+    db: Connection | Pool, session_id: UUID, attempt: int, owner: str
+) -> bool:
+    """Whether this attempt still has the session: false after a cancel, a delete or a take-over."""
+    held: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM sessions WHERE id = $1 AND attempt = $2 "
+        "AND lease_owner = $3 AND status = 'processing')",
+        session_id,
+        attempt,
+        owner,
+    )
+    return held
+
+
+async def update_requeued(
+    db: Connection, session_id: UUID, *, failed: bool, interrupted: bool
+) -> int:
+    """Back to the queue under a new attempt, whose number is returned. Fences the old one."""
+    attempt: int = await db.fetchval(
+        "UPDATE sessions SET status = 'queued', attempt = attempt + 1, lease_owner = NULL, "
+        "lease_until = NULL, queued_at = now(), finished_at = NULL, error = NULL, "
+        "failures = failures + $2::int, interruptions = interruptions + $3::int "
+        "WHERE id = $1 RETURNING attempt",
+        session_id,
+        int(failed),
+        int(interrupted),
+    )
+    return attempt
+
+
+async def update_restarted(db: Connection, session_id: UUID) -> int:
+    """A finished session back to the queue at its user's wish, with a clean record of failures."""
+    attempt = await update_requeued(db, session_id, failed=False, interrupted=False)
+    await db.execute(
+        "UPDATE sessions SET failures = 0, interruptions = 0 WHERE id = $1", session_id
+    )
+    return attempt
+
+
+async def select_lost_sessions(db: Connection | Pool, lease_s: float, limit: int) -> list[UUID]:
+    """Sessions whose lease ran out. Right after a start of the database nobody could extend one, so
+    its workers are given a full lease from then."""
+    rows = await db.fetch(
+        "SELECT id FROM sessions WHERE status = 'processing' AND lease_until < now() "
+        "AND pg_postmaster_start_time() < now() - make_interval(secs => $1) LIMIT $2",
+        lease_s,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def select_sees(db: Connection | Pool, viewer_id: UUID, owner_id: UUID) -> bool:
+    """Whether `owner_id` is a patient assigned to `viewer_id`."""
+    assigned: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM care_assignments WHERE therapist_id = $1 AND patient_id = $2)",
+        viewer_id,
+        owner_id,
+    )
+    return assigned

@@ -1,0 +1,132 @@
+"""Settings of the jobs side, read once from the environment and handed down as arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from pydantic import AliasChoices, AliasGenerator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECONDS = 1.0
+MINUTES = 60 * SECONDS
+HOURS = 60 * MINUTES
+KIB = 1024
+MIB = 1024 * KIB
+
+ENVIRONMENT_PREFIX = "QUARTAPP_"
+
+
+def environment_name(field: str) -> str:
+    """`QUARTAPP_JOB_SLOTS` for `job_slots`."""
+    return ENVIRONMENT_PREFIX + field.upper()
+
+
+class JobSettings(BaseSettings):
+    """Everything `jobs` can be told. Names of the platform (`DATABASE_URL`) stand as they are;
+    all others carry the prefix `QUARTAPP_`. An empty value is none. Times are seconds."""
+
+    model_config = SettingsConfigDict(
+        # Instead of a prefix, so that an error names the variable and not the field.
+        alias_generator=AliasGenerator(validation_alias=environment_name),
+        allow_inf_nan=False,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL"),
+        description="PostgreSQL. Unset: an embedded server under the data directory.",
+    )
+    database_url_direct: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("DATABASE_URL_DIRECT"),
+        description="PostgreSQL for LISTEN, not through a transaction pooler. "
+        "Default: `DATABASE_URL`.",
+    )
+    data_dir: Path = Field(
+        Path("./.data"),
+        description="Where the embedded database, the generated secret and the password of the "
+        "first account are kept.",
+    )
+    engine: Literal["auto", "pocketsphinx"] = Field(
+        "auto", description="Speech engine; `auto` takes the best one installed and ready."
+    )
+    audio_store: str = Field(
+        "postgres",
+        description="Where recordings are kept: `postgres`, or a URL `file:///…`, `s3://…`, "
+        "`gs://…`, `az://…`.",
+    )
+    job_slots: int = Field(
+        1, ge=0, le=32, description="Recordings transcribed at the same time by one process."
+    )
+    job_timeout_s: int = Field(
+        int(24 * HOURS), ge=60, description="Longest one attempt may take in all."
+    )
+    lease_s: float = Field(
+        20 * SECONDS,
+        ge=1,
+        description="A worker not heard of for so long has lost its recording to another.",
+    )
+    recovery_interval_s: float = Field(
+        5 * SECONDS, gt=0, description="How often lost leases and lost jobs are looked for."
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="Failed attempts without new text before a session fails."
+    )
+    max_interruptions: int = Field(
+        20, ge=1, description="Lost workers without new text before a session fails."
+    )
+    retry_delay_s: float = Field(
+        5 * SECONDS, ge=0, description="Wait before the second attempt; doubles each time."
+    )
+    status_interval_s: float = Field(
+        1 * SECONDS,
+        ge=0,
+        description="Least time between progress events of a session; milestones always pass.",
+    )
+    stall_timeout_s: float = Field(
+        60 * SECONDS, ge=1, description="A recogniser silent for so long is killed and restarted."
+    )
+    recogniser_memory_bytes: int = Field(
+        2048 * MIB, ge=256 * MIB, description="Private memory one recogniser may take."
+    )
+    recogniser_idle_s: float = Field(
+        5 * MINUTES, ge=0, description="An unused recogniser is ended after this time."
+    )
+    database_pool_size: int = Field(
+        4, ge=2, le=100, description="Most connections of the query pool of one process."
+    )
+    database_timeout_s: float = Field(
+        10 * SECONDS, gt=0, description="Longest wait for a connection to the database."
+    )
+    orphan_audio_s: float = Field(
+        1 * HOURS, ge=60, description="Uploads that became no session are deleted after this time."
+    )
+
+    @field_validator("audio_store")
+    @classmethod
+    def _known_store(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value == "postgres" or (parts.scheme == "file" and parts.path.startswith("/")):
+            return value
+        if parts.scheme in {"s3", "gs", "az"} and parts.netloc:
+            return value
+        raise ValueError("postgres, file:///directory, s3://bucket, gs://bucket or az://container")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether `DATABASE_URL` may be a transaction pooler (prepared statements then fail)."""
+        return (
+            self.database_url_direct is not None and self.database_url_direct != self.database_url
+        )
+
+
+def process_id() -> str:
+    """A name for this run of this process, never reused: lease owner, stream owner."""
+    return uuid4().hex

@@ -1,0 +1,5 @@
+"""`python -m quartapp`."""
+
+from quartapp.cli import main
+
+main()

@@ -1,0 +1,40 @@
+"""Who may see which session: its owner, a therapist the owner is assigned to, an admin."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from jobs.model import Role
+from jobs.sessions import Session, select_sees, select_session
+from quartapp.accounts import Viewer
+from quartapp.auth import current_viewer
+from quartapp.problems import Problem
+from quartapp.services import services
+
+
+async def sees(viewer: Viewer, owner_id: UUID) -> bool:
+    """Whether this viewer may see what that account owns."""
+    if viewer.is_admin or viewer.id == owner_id:
+        return True
+    return viewer.user.role is Role.THERAPIST and await select_sees(
+        services().pool, viewer.id, owner_id
+    )
+
+
+async def viewed_session(session_id: UUID) -> Session:
+    """The session, for a viewer who may see it. Raises Problem 401, 404, 403."""
+    viewer = await current_viewer()
+    session = await select_session(services().pool, session_id)
+    if session is None:
+        raise Problem(404, "not_found", "There is no such session.")
+    if not await sees(viewer, session.owner_id):
+        raise Problem(403, "forbidden", "This session belongs to somebody else.")
+    return session
+
+
+async def require_admin() -> Viewer:
+    """The viewer, if an admin. Raises Problem 401 or 403."""
+    viewer = await current_viewer()
+    if not viewer.is_admin:
+        raise Problem(403, "forbidden", "Only an administrator may do this.")
+    return viewer

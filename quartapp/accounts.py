@@ -1,0 +1,151 @@
+"""The tables of accounts: `users`, `logins`, `care_assignments`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+from email_validator import validate_email
+
+from jobs.database import Connection, Pool
+from jobs.model import Role
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One account."""
+
+    id: UUID
+    email: str
+    role: Role
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who makes a request, and by which sign-in."""
+
+    user: User
+    login_id: UUID
+    expires_at: datetime
+
+    @property
+    def id(self) -> UUID:
+        return self.user.id
+
+    @property
+    def is_admin(self) -> bool:
+        return self.user.role is Role.ADMIN
+
+
+def parse_address(text: str) -> str:
+    """An e-mail address as it is stored. Raises ValueError with a sentence for what is none."""
+    return validate_email(text, check_deliverability=False, test_environment=True).normalized
+
+
+USER_COLUMNS = "users.id, users.email, users.role, users.created_at"
+
+
+def _user(row: asyncpg.Record) -> User:
+    return User(row["id"], row["email"], Role(row["role"]), row["created_at"])
+
+
+async def insert_user(
+    db: Connection | Pool, email: str, password_hash: str, role: Role
+) -> User | None:
+    """None when the address has an account already."""
+    row = await db.fetchrow(
+        "INSERT INTO users (email, password_hash, role) VALUES ($1, $2, $3) "  # noqa: S608
+        "ON CONFLICT ((lower(email))) DO NOTHING "
+        f"RETURNING {USER_COLUMNS}",
+        email,
+        password_hash,
+        role.value,
+    )
+    return None if row is None else _user(row)
+
+
+async def select_user(db: Connection | Pool, user_id: UUID) -> User | None:
+    row = await db.fetchrow(f"SELECT {USER_COLUMNS} FROM users WHERE id = $1", user_id)  # noqa: S608
+    return None if row is None else _user(row)
+
+
+async def select_users(db: Connection | Pool, *, after: str, limit: int) -> list[User]:
+    """Accounts by address, from the one after `after`."""
+    rows = await db.fetch(
+        f"SELECT {USER_COLUMNS} FROM users WHERE lower(email) > lower($1) "  # noqa: S608
+        "ORDER BY lower(email) LIMIT $2",
+        after,
+        limit,
+    )
+    return [_user(row) for row in rows]
+
+
+async def select_credentials(db: Connection | Pool, email: str) -> tuple[User, str] | None:
+    """An account and its password hash."""
+    row = await db.fetchrow(
+        f"SELECT {USER_COLUMNS}, password_hash FROM users "  # noqa: S608
+        "WHERE lower(email) = lower($1) AND disabled_at IS NULL",
+        email,
+    )
+    return None if row is None else (_user(row), row["password_hash"])
+
+
+async def update_password_hash(db: Connection | Pool, user_id: UUID, password_hash: str) -> None:
+    await db.execute("UPDATE users SET password_hash = $2 WHERE id = $1", user_id, password_hash)
+
+
+async def insert_login(db: Connection | Pool, user_id: UUID, duration_s: int) -> UUID:
+    """A new sign-in."""
+    login_id: UUID = await db.fetchval(
+        "INSERT INTO logins (user_id, expires_at) "
+        "VALUES ($1, now() + make_interval(secs => $2)) RETURNING id",
+        user_id,
+        duration_s,
+    )
+    return login_id
+
+
+async def update_login_revoked(db: Connection | Pool, login_id: UUID) -> None:
+    await db.execute(
+        "UPDATE logins SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1", login_id
+    )
+
+
+async def select_viewer(db: Connection | Pool, login_id: UUID) -> Viewer | None:
+    """Whose sign-in this is, while it is good: not expired, revoked, or its account disabled."""
+    row = await db.fetchrow(
+        f"SELECT {USER_COLUMNS}, logins.expires_at FROM logins "  # noqa: S608
+        "JOIN users ON users.id = logins.user_id "
+        "WHERE logins.id = $1 AND logins.revoked_at IS NULL AND logins.expires_at > now() "
+        "AND users.disabled_at IS NULL",
+        login_id,
+    )
+    return None if row is None else Viewer(_user(row), login_id, row["expires_at"])
+
+
+async def insert_assignment(db: Connection | Pool, therapist_id: UUID, patient_id: UUID) -> None:
+    await db.execute(
+        "INSERT INTO care_assignments (therapist_id, patient_id) VALUES ($1, $2) "
+        "ON CONFLICT DO NOTHING",
+        therapist_id,
+        patient_id,
+    )
+
+
+async def delete_assignment(db: Connection | Pool, therapist_id: UUID, patient_id: UUID) -> None:
+    await db.execute(
+        "DELETE FROM care_assignments WHERE therapist_id = $1 AND patient_id = $2",
+        therapist_id,
+        patient_id,
+    )
+
+
+async def select_assignments(db: Connection | Pool) -> list[tuple[UUID, UUID]]:
+    """Every (therapist, patient)."""
+    rows = await db.fetch(
+        "SELECT therapist_id, patient_id FROM care_assignments ORDER BY therapist_id, patient_id"
+    )
+    return [(row["therapist_id"], row["patient_id"]) for row in rows]

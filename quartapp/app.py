@@ -1,0 +1,99 @@
+"""The app factory: every route, limit and header in one place."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+from hypercorn.middleware import ProxyFixMiddleware
+from quart import Quart, Response, request
+from quart_rate_limiter import RateLimit, RateLimiter
+from quart_schema import Info, QuartSchema, Tag
+from quart_schema.openapi import HttpSecurityScheme
+
+from quartapp import pages
+from quartapp.api import admin, health, results, status, stream
+from quartapp.api.auth import auth_blueprint
+from quartapp.api.sessions import sessions_blueprint
+from quartapp.auth import Credentials
+from quartapp.connection import Connection, LimitedRequest
+from quartapp.limits import ExpiringStore, client_address
+from quartapp.problems import register_problems
+from quartapp.services import EXTENSION, Services
+from quartapp.uploads import FlowControl
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; media-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+TAGS = ["accounts", "sessions", "status", "results", "administration"]
+
+
+def create_app(services: Services) -> Quart:
+    """The app over services that are already running; it starts and stops none itself."""
+    settings = services.settings
+    app = Quart(__name__, static_folder="static", static_url_path="/static")
+    app.secret_key = settings.signing_key()
+    app.request_class = LimitedRequest
+    app.asgi_http_class = Connection
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = True
+    app.extensions[EXTENSION] = services
+    Credentials(app, settings)
+    RateLimiter(
+        app,
+        key_function=client_address,
+        store=ExpiringStore(),
+        default_limits=[RateLimit(settings.request_limit, timedelta(minutes=1))],
+    )
+    QuartSchema(
+        app,
+        openapi_path="/openapi.json",
+        redoc_ui_path=None,
+        scalar_ui_path=None,
+        swagger_ui_path=None,
+        info=Info(title="quartapp", version=version("quartapp")),
+        tags=[Tag(name=name) for name in TAGS],
+        security_schemes={"bearer": HttpSecurityScheme(scheme="bearer")},
+        security=[{"bearer": []}],
+        conversion_preference="pydantic",
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    register_problems(app)
+    for blueprint in (
+        auth_blueprint(settings.login_limit),
+        sessions_blueprint(settings.upload_limit),
+        status.blueprint,
+        stream.blueprint,
+        results.blueprint,
+        admin.blueprint,
+        health.blueprint,
+        pages.blueprint,
+    ):
+        app.register_blueprint(blueprint)
+
+    @app.after_request
+    async def secure(response: Response) -> Response:
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.path.startswith("/api/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return app
+
+
+def asgi_app(app: Quart) -> Any:
+    """The app as it is served: behind flow control and, where there are some, trusted proxies."""
+    hops = app.extensions[EXTENSION].settings.proxy_hops
+    inner: Any = FlowControl(app)
+    return ProxyFixMiddleware(inner, mode="legacy", trusted_hops=hops) if hops else inner

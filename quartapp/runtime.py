@@ -1,0 +1,116 @@
+"""Starts and stops the parts of a process in order, around whatever it serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from jobs.database import Pool, database_url, direct_url, open_pool
+from jobs.engines import resolve
+from jobs.lifecycle import Lifecycle
+from jobs.migrate import migrate
+from jobs.publisher import StatusPublisher
+from jobs.recognisers import RecogniserPool
+from jobs.recovery import run_recovery
+from jobs.settings import JobSettings, process_id
+from jobs.storage import AudioStore, open_store
+from jobs.transcribe import Workshop
+from jobs.worker import run_worker
+from quartapp.services import Services
+from quartapp.settings import WebSettings
+from quartapp.streaming.listener import Listener
+from quartapp.streaming.subscriber import StatusSubscriber
+
+log = structlog.get_logger()
+
+# A child that opens uploads starts in a third of a second, and is memory that the engine may need.
+PROBER_IDLE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every process has: a migrated database and what writes to it."""
+
+    dsn: str
+    listen_dsn: str
+    pool: Pool
+    publisher: StatusPublisher
+    lifecycle: Lifecycle
+    store: AudioStore
+
+
+@asynccontextmanager
+async def running_base(settings: JobSettings) -> AsyncIterator[Base]:
+    """The database, up to date. Raises DatabaseUnavailable, SchemaTooNew."""
+    async with AsyncExitStack() as stack:
+        dsn = await stack.enter_async_context(database_url(settings))
+        listen_dsn = direct_url(settings, dsn)
+        for name in await migrate(listen_dsn):
+            log.info("migration_applied", name=name)
+        pool = await stack.enter_async_context(open_pool(dsn, settings))
+        publisher = StatusPublisher(pool)
+        lifecycle = Lifecycle(pool, publisher, settings)
+        yield Base(
+            dsn, listen_dsn, pool, publisher, lifecycle, open_store(settings.audio_store, pool)
+        )
+
+
+@asynccontextmanager
+async def running_worker(base: Base, settings: JobSettings) -> AsyncIterator[str]:
+    """Transcription in this process; yields the engine's name. On leaving, running sessions go back
+    to the queue. Raises EngineUnavailableError."""
+    engine = resolve(settings.engine)
+    stop = asyncio.Event()
+    recognisers = RecogniserPool(
+        settings,
+        engine=engine,
+        size=max(1, settings.job_slots),
+        idle_s=settings.recogniser_idle_s,
+    )
+    shop = Workshop(
+        pool=base.pool,
+        settings=settings,
+        publisher=base.publisher,
+        lifecycle=base.lifecycle,
+        store=base.store,
+        recognisers=recognisers,
+        owner=process_id(),
+        stopping=stop,
+    )
+    worker = asyncio.create_task(run_worker(shop, base.dsn, stop), name="worker")
+    recovery = asyncio.create_task(
+        run_recovery(base.pool, settings, base.lifecycle, base.store), name="recovery"
+    )
+    try:
+        yield engine
+    finally:
+        recovery.cancel()
+        stop.set()
+        await asyncio.wait([worker, recovery])
+        await recognisers.close()
+
+
+@asynccontextmanager
+async def running_services(base: Base, settings: WebSettings) -> AsyncIterator[Services]:
+    """What the routes need."""
+    listener = Listener(dsn=base.listen_dsn, pool=base.pool, settings=settings)
+    prober = RecogniserPool(settings, engine=None, size=settings.probe_slots, idle_s=PROBER_IDLE_S)
+    await listener.start()
+    try:
+        yield Services(
+            settings=settings,
+            pool=base.pool,
+            publisher=base.publisher,
+            lifecycle=base.lifecycle,
+            store=base.store,
+            prober=prober,
+            listener=listener,
+            subscriber=StatusSubscriber(listener=listener, pool=base.pool, settings=settings),
+        )
+    finally:
+        await prober.close()
+        await listener.stop()

@@ -1,0 +1,142 @@
+"""`quartapp serve`: hypercorn in our hands, so that stopping has an order.
+
+SIGTERM → not ready → streams told and ended → hypercorn closes → the running job given back →
+pools closed. Hypercorn's own lifespan shutdown comes after its wait for open connections, which on
+Python 3.12 and later may never end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+
+from quartapp.app import asgi_app, create_app
+from quartapp.runtime import running_base, running_services, running_worker
+from quartapp.services import Services
+from quartapp.settings import WebSettings
+
+log = structlog.get_logger()
+
+BACKLOG = 1024
+GRACEFUL_TIMEOUT_S = 2.0
+KEEP_ALIVE_S = 75  # longer than the idle time of the proxies in front
+SERVER_STOP_S = 5.0
+
+Ready = Callable[[str, Services, str], Awaitable[None]]
+
+
+class CannotListen(Exception):
+    """The address or the port cannot be had; the message is one line."""
+
+
+async def serve(settings: WebSettings, ready: Ready, stop: asyncio.Event | None = None) -> None:
+    """Serve until SIGTERM or SIGINT (or `stop`). `ready` is called with the address, the services,
+    and the engine in use, once requests are accepted.
+
+    Raises CannotListen, DatabaseUnavailable, SettingsError, EngineUnavailableError.
+    """
+    settings.signing_key()
+    stop = stop or asyncio.Event()
+    listening = bind(settings.bind_host, settings.port)
+    async with AsyncExitStack() as stack:
+        stack.callback(listening.close)
+        stack.enter_context(stopping_signals(stop))
+        base = await stack.enter_async_context(running_base(settings))
+        engine = "none"
+        if settings.role == "all" and settings.job_slots:
+            engine = await stack.enter_async_context(running_worker(base, settings))
+        services = await stack.enter_async_context(running_services(base, settings))
+        where = address(listening)
+        await stack.enter_async_context(_listening(services, listening, stop))
+        await ready(where, services, engine)
+        await stop.wait()
+        log.info("stopping")
+
+
+@asynccontextmanager
+async def _listening(
+    services: Services, listening: socket.socket, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    config = Config()
+    config.bind = [f"fd://{listening.detach()}"]  # hypercorn's own from here on
+    config.backlog = BACKLOG
+    config.graceful_timeout = GRACEFUL_TIMEOUT_S
+    config.keep_alive_timeout = KEEP_ALIVE_S
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = None
+    app = create_app(services)
+
+    async def stopped() -> None:
+        await stop.wait()
+        services.drain.set()
+
+    server = asyncio.create_task(
+        hypercorn_serve(asgi_app(app), config, shutdown_trigger=stopped, mode="asgi"),
+        name="hypercorn",
+    )
+    server.add_done_callback(lambda _: stop.set())
+    try:
+        yield
+    finally:
+        stop.set()
+        _, late = await asyncio.wait([server], timeout=SERVER_STOP_S)
+        for task in late:
+            log.warning("connections_cut")
+            task.cancel()
+        await asyncio.wait([server], timeout=1)
+    if not server.cancelled() and server.done() and server.exception() is not None:
+        raise server.exception()  # type: ignore[misc]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises CannotListen when the port is taken or the address is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise CannotListen(f"Cannot listen on {host}:{port}: {error.strerror}") from error
+    listening.setblocking(False)
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """`http://host:port` as somebody on this machine reaches it."""
+    host, port = listening.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class stopping_signals:
+    """SIGTERM, SIGINT and SIGHUP set the event; a second one ends the process at once."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        for number in self.SIGNALS:
+            self._loop.add_signal_handler(number, self._received, number)
+
+    def __exit__(self, *_: object) -> None:
+        for number in self.SIGNALS:
+            self._loop.remove_signal_handler(number)
+
+    def _received(self, number: int) -> None:
+        if self._stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._stop.set()

@@ -1,0 +1,40 @@
+"""What the routes work with, made once at start and handed to the app."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import cast
+
+from quart import current_app
+
+from jobs.database import Pool
+from jobs.lifecycle import Lifecycle
+from jobs.publisher import StatusPublisher
+from jobs.recognisers import RecogniserPool
+from jobs.storage import AudioStore
+from quartapp.settings import WebSettings
+from quartapp.streaming.listener import Listener
+from quartapp.streaming.subscriber import StatusSubscriber
+
+EXTENSION = "quartapp"
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything a route may need."""
+
+    settings: WebSettings
+    pool: Pool
+    publisher: StatusPublisher
+    lifecycle: Lifecycle
+    store: AudioStore
+    prober: RecogniserPool
+    listener: Listener
+    subscriber: StatusSubscriber
+    drain: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def services() -> Services:
+    """The services of the running app; needs an app context."""
+    return cast(Services, current_app.extensions[EXTENSION])

@@ -1,0 +1,1 @@
+"""Live status: from PostgreSQL's notifications to the bytes of one stream."""

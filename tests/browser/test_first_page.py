@@ -1,0 +1,202 @@
+"""The web page as a person meets it: signing in, uploading, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.browser.person import Person
+from tests.product import PASSWORD, Product
+
+SOUND_S = """() => new Promise((resolve) => {
+    const audio = document.querySelector("audio");
+    const tell = () => resolve(audio.duration);
+    if (audio.readyState > 0) tell();
+    else audio.addEventListener("loadedmetadata", tell);
+})"""
+
+
+@pytest.mark.criterion("AC-2.2.1")
+@pytest.mark.criterion("AC-2.2.2")
+@pytest.mark.criterion("AC-2.2.4")
+@pytest.mark.criterion("AC-2.3.1")
+@pytest.mark.criterion("AC-2.3.3")
+@pytest.mark.criterion("SH-6")
+async def test_from_a_new_account_to_the_transcript_without_reload(
+    browser: Browser, product: Product, long_clip: Path
+) -> None:
+    async with Person.arriving(browser, product) as person:
+        page = person.page
+        await page.goto(product.url)
+        await person.button("Make an account").click()
+        await page.get_by_label("Email").fill(person.email)
+        await page.get_by_label("Password").fill(PASSWORD)
+        await person.button("Make account").click()
+        await expect(page.get_by_text("Nothing here yet")).to_be_visible()
+
+        await person.upload(long_clip, "Garden talk")
+        await expect(person.heading("Garden talk")).to_be_visible()
+        await page.evaluate("window.loadedOnce = true")
+        transcript = page.get_by_role("region", name="Transcript")
+        assert await page.get_by_role("link", name="Subtitles (SRT)").count() == 0
+        seen = await person.watch(until=transcript)
+
+        percents = [sight.percent for sight in seen]
+        assert percents == sorted(percents)
+        assert len(set(percents)) >= 4
+        assert percents[-1] == 100
+        assert any(sight.connection == "● Live updates" for sight in seen)
+        assert any(sight.message.startswith("Transcribing… 0:") for sight in seen)
+        assert seen[-1].message.startswith("Transcript ready")
+        assert [sight.badge for sight in seen][-1] == "Done"
+        for words in ("good morning and welcome", "three apple trees", "cherry trees"):
+            await expect(transcript).to_contain_text(words)
+        assert await page.evaluate("window.loadedOnce")
+
+        for name, start in (
+            ("Text", "good morning"),
+            ("Subtitles (SRT)", "1\r\n00:00"),
+            ("Subtitles (VTT)", "WEBVTT\n\n00:00"),
+            ("JSON with times", '{"session_id"'),
+        ):
+            async with page.expect_download() as download:
+                await page.get_by_role("link", name=name, exact=True).click()
+            file = await download.value
+            with (await file.path()).open(newline="") as content:
+                assert content.read(len(start)) == start
+            assert file.suggested_filename.startswith("Garden talk.")
+        assert await page.evaluate(SOUND_S) > 30
+        assert person.complaints == []
+
+
+@pytest.mark.criterion("AC-2.3.6")
+async def test_the_upload_shows_how_far_it_is_and_can_be_stopped(
+    owner: Person, tmp_path: Path
+) -> None:
+    await owner.sign_in()
+    recording = tmp_path / "long.wav"
+    recording.write_bytes(bytes(30_000_000))
+    network = await owner.page.context.new_cdp_session(owner.page)
+    await network.send(
+        "Network.emulateNetworkConditions",
+        {
+            "offline": False,
+            "latency": 0,
+            "downloadThroughput": -1,
+            "uploadThroughput": 4_000_000,
+        },
+    )
+    await owner.choose(recording)
+    await owner.button("Upload and transcribe").click()
+    bar = owner.page.get_by_role("progressbar", name="Upload")
+    shown = owner.page.get_by_text("Uploading…")
+    seen: set[int] = set()
+    while len(seen) < 5:
+        seen.add(int(await bar.get_attribute("aria-valuenow") or 0))
+        await expect(shown).to_be_visible()
+        await owner.page.wait_for_timeout(50)
+    await expect(shown).to_contain_text("of 30 MB")
+    await owner.button("Stop").click()
+    await expect(owner.button("Upload and transcribe")).to_be_visible()
+    await expect(owner.page.get_by_role("alert")).to_have_count(0)
+
+
+@pytest.mark.criterion("AC-2.2.5")
+async def test_a_text_named_mp3_is_refused_in_words_and_leaves_nothing(
+    owner: Person, tmp_path: Path
+) -> None:
+    fake = tmp_path / "song.mp3"
+    fake.write_text("This is no song, it only has the name of one.")
+    await owner.sign_in()
+    await owner.choose(fake)
+    await owner.button("Upload and transcribe").click()
+    alert = owner.page.get_by_role("alert")
+    await expect(alert).to_contain_text("This file is not a recording in any format")
+    await expect(alert).to_contain_text("Export the recording as MP3, M4A or WAV")
+    await owner.page.reload()
+    await expect(owner.page.get_by_text("Nothing here yet")).to_be_visible()
+    await expect(owner.page.get_by_role("listitem")).to_have_count(0)
+
+
+async def test_a_dropped_file_is_chosen(owner: Person) -> None:
+    await owner.sign_in()
+    zone = owner.page.get_by_text("Choose a recording")
+    files = await owner.page.evaluate_handle(
+        """() => {
+            const files = new DataTransfer();
+            files.items.add(new File(["sound"], "<img src=x>.ogg"));
+            return files;
+        }"""
+    )
+    await zone.dispatch_event("drop", {"dataTransfer": files})
+    # Data is shown as text, whatever it looks like.
+    await expect(owner.page.get_by_text("<img src=x>.ogg")).to_be_visible()
+    await expect(owner.button("Upload and transcribe")).to_be_visible()
+
+
+async def test_a_wrong_password_is_told_and_the_right_one_enters(owner: Person) -> None:
+    await owner.sign_in(password="not the password")
+    alert = owner.page.get_by_role("alert")
+    await expect(alert).to_have_text("The address or the password is wrong.")
+    await owner.page.get_by_label("Password").fill(PASSWORD)
+    await owner.page.keyboard.press("Enter")
+    await expect(owner.heading("Recordings")).to_be_visible()
+    await expect(owner.page.get_by_text(owner.email)).to_be_visible()
+
+
+async def test_signing_out_closes_the_page_and_the_session_behind_it(owner: Person) -> None:
+    await owner.sign_in()
+    await owner.button("Sign out").click()
+    await expect(owner.heading("Sign in")).to_be_visible()
+    answer = await owner.page.context.request.get(f"{owner.product.url}/api/v1/auth/me")
+    assert answer.status == 401
+
+
+async def test_an_expired_sign_in_asks_again_and_comes_back(
+    owner: Person, short_clip: Path
+) -> None:
+    await owner.sign_in()
+    await owner.upload(short_clip, "Mill")
+    await expect(owner.heading("Transcript")).to_be_visible(timeout=30_000)
+    await owner.page.context.clear_cookies()
+    await owner.page.reload()
+    await expect(owner.page.get_by_text("You have been signed out")).to_be_visible()
+    await owner.page.get_by_label("Email").fill(owner.email)
+    await owner.page.get_by_label("Password").fill(PASSWORD)
+    await owner.button("Sign in").click()
+    await expect(owner.heading("Mill")).to_be_visible()
+
+
+async def test_a_stranger_is_refused_in_words(
+    owner: Person, stranger: Person, short_clip: Path
+) -> None:
+    await owner.sign_in()
+    session_id = await owner.upload(short_clip, "Private")
+    await stranger.sign_in(f"/sessions/{session_id}")
+    await expect(stranger.page.get_by_text("belongs to somebody else")).to_be_visible()
+    assert "Private" not in await stranger.page.content()
+    await stranger.page.get_by_role("link", name="All recordings").click()
+    await expect(stranger.page.get_by_text("Nothing here yet")).to_be_visible()
+
+
+async def test_a_session_that_never_was_says_so(owner: Person) -> None:
+    await owner.sign_in(f"/sessions/{uuid4()}")
+    await expect(owner.page.get_by_text("There is no such session.")).to_be_visible()
+
+
+async def test_the_api_page_lists_every_operation(browser: Browser, product: Product) -> None:
+    async with Person.arriving(browser, product) as reader:
+        await reader.page.goto(f"{product.url}/docs")
+        shown = reader.page.get_by_role("group")
+        await expect(shown.first).to_be_visible()
+        document = await (
+            await reader.page.context.request.get(f"{product.url}/openapi.json")
+        ).json()
+        assert await shown.count() == sum(len(item) for item in document["paths"].values())
+        login = shown.filter(has_text="/api/v1/auth/login")
+        await login.get_by_text("POST").click()
+        await expect(login.get_by_text("password", exact=True)).to_be_visible()
+        assert reader.complaints == []

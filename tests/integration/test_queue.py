@@ -1,0 +1,194 @@
+"""What we take from SAQ, held against the pinned version."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+from saq.job import Job, Status
+
+from jobs.database import Pool
+from jobs.lifecycle import Lifecycle
+from jobs.publisher import StatusPublisher
+from jobs.queue import (
+    FUNCTION_NAME,
+    PRIORITY_RESUMED,
+    TurnQueue,
+    insert_job,
+    job_key,
+    queue_pool,
+    select_queue_position,
+    select_sessions_without_job,
+)
+from jobs.recovery import recover_lost, run_recovery
+from jobs.statuses import select_latest_status
+from jobs.storage import open_store
+from quartapp.settings import WebSettings
+from tests.people import make_user, new_session
+
+
+@pytest.fixture
+async def queue(dsn: str, settings: WebSettings) -> AsyncIterator[TurnQueue]:
+    async with queue_pool(dsn, settings) as pool:
+        queue = TurnQueue(pool)
+        await queue.connect()
+        yield queue
+        await queue.disconnect()
+
+
+@pytest.fixture
+def lifecycle(pool: Pool, settings: WebSettings) -> Lifecycle:
+    return Lifecycle(pool, StatusPublisher(pool), settings)
+
+
+async def enqueue(pool: Pool, session_id: UUID, attempt: int = 1, **more: float) -> bool:
+    async with pool.acquire() as connection:
+        return await insert_job(connection, session_id, attempt, timeout_s=3600, **more)  # type: ignore[arg-type]
+
+
+async def test_our_row_is_the_row_saq_would_write(queue: TurnQueue, pool: Pool) -> None:
+    ours, theirs = uuid4(), uuid4()
+    assert await enqueue(pool, ours)
+    await queue.enqueue(
+        Job(
+            function=FUNCTION_NAME,
+            kwargs={"session_id": str(theirs), "attempt": 1},
+            key=job_key(theirs, 1),
+            timeout=3600,
+            heartbeat=60,
+            retries=2,
+            ttl=3600,
+            priority=10,
+        )
+    )
+    rows = await pool.fetch("SELECT * FROM saq_jobs ORDER BY lock_key")
+    plain = []
+    for row, session_id in zip(rows, (ours, theirs), strict=True):
+        fields = dict(row)
+        blob = json.loads(fields.pop("job"))
+        for volatile in ("queued", "scheduled"):
+            blob.pop(volatile, None)
+        text = json.dumps(blob).replace(str(session_id), "ID")
+        fields |= {"job": json.loads(text), "key": fields["key"].replace(str(session_id), "ID")}
+        fields.pop("lock_key")
+        assert abs(fields.pop("scheduled") - rows[0]["scheduled"]) <= 2
+        plain.append(fields)
+    assert plain[0] == plain[1]
+
+
+async def test_saq_reads_our_row_back(queue: TurnQueue, pool: Pool) -> None:
+    session_id = uuid4()
+    await enqueue(pool, session_id)
+    job = await queue.job(job_key(session_id, 1))
+    assert job is not None
+    assert (job.function, job.status, job.retries) == (FUNCTION_NAME, Status.QUEUED, 2)
+    assert job.kwargs == {"session_id": str(session_id), "attempt": 1}
+
+
+async def test_an_attempt_is_enqueued_once(pool: Pool) -> None:
+    session_id = uuid4()
+    assert await enqueue(pool, session_id)
+    assert not await enqueue(pool, session_id)
+    assert await enqueue(pool, session_id, 2)
+
+
+async def test_a_slot_takes_one_job_and_leaves_the_rest_to_others(
+    queue: TurnQueue, pool: Pool
+) -> None:
+    made = [uuid4() for _ in range(5)]
+    for session_id in made:
+        await enqueue(pool, session_id)
+    jobs = await asyncio.gather(*(queue.dequeue(poll_interval=0.01) for _ in range(2)))
+    assert all(job is not None and job.status is Status.ACTIVE for job in jobs)
+    active = await pool.fetchval("SELECT count(*) FROM saq_jobs WHERE status = 'active'")
+    assert active == 2
+
+
+async def test_a_cancelled_wait_takes_nothing(queue: TurnQueue, pool: Pool) -> None:
+    waiting = asyncio.create_task(queue.dequeue(poll_interval=0.01))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    assert await waiting is None
+    await enqueue(pool, uuid4())
+    assert await pool.fetchval("SELECT status FROM saq_jobs") == "queued"
+
+
+async def test_the_position_is_the_order_of_the_queue(queue: TurnQueue, pool: Pool) -> None:
+    first, second, resumed = uuid4(), uuid4(), uuid4()
+    await enqueue(pool, first)
+    await enqueue(pool, second)
+    await enqueue(pool, resumed, priority=PRIORITY_RESUMED)
+    positions = [await select_queue_position(pool, each, 1) for each in (resumed, first, second)]
+    assert positions == [1, 2, 3]
+    job = await queue.dequeue(poll_interval=0.01)
+    assert job is not None
+    assert job.key == job_key(resumed, 1)
+    assert await select_queue_position(pool, resumed, 1) is None
+    assert await select_queue_position(pool, first, 1) == 1
+
+
+class TestRecovery:
+    async def test_a_session_whose_job_is_lost_gets_another(
+        self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
+    ) -> None:
+        session = await lifecycle.create(new_session(await make_user(pool)))
+        await pool.execute("UPDATE saq_jobs SET status = 'active'")
+        assert await recover_lost(pool, settings, lifecycle) == 0, "it may be about to begin"
+        await pool.execute("UPDATE sessions SET queued_at = now() - interval '1 minute'")
+        assert await recover_lost(pool, settings, lifecycle) == 1
+        assert await recover_lost(pool, settings, lifecycle) == 0
+        latest = await select_latest_status(pool, session.id)
+        assert latest is not None
+        assert (latest.fields()["status"], latest.fields()["attempt"]) == ("queued", 2)
+        assert latest.fields()["message"] == "Waiting for its turn"
+        assert await select_queue_position(pool, session.id, 2) == 1
+
+    async def test_one_that_waits_in_the_queue_is_left_alone(
+        self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
+    ) -> None:
+        await lifecycle.create(new_session(await make_user(pool)))
+        await pool.execute("UPDATE sessions SET queued_at = now() - interval '1 day'")
+        assert await select_sessions_without_job(pool, older_than_s=1) == []
+        assert await recover_lost(pool, settings, lifecycle) == 0
+
+    async def test_what_two_processes_find_is_recovered_once(
+        self, pool: Pool, lifecycle: Lifecycle
+    ) -> None:
+        session = await lifecycle.create(new_session(await make_user(pool)))
+        await pool.execute("UPDATE saq_jobs SET status = 'active'")
+        outcomes = await asyncio.gather(*(lifecycle.recover(session.id) for _ in range(4)))
+        assert sorted(outcomes) == [False, False, False, True]
+        queued = await pool.fetchval("SELECT count(*) FROM saq_jobs WHERE status = 'queued'")
+        assert queued == 1
+
+    async def test_the_search_also_sweeps_what_no_session_took(
+        self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
+    ) -> None:
+        store = open_store("postgres", pool)
+        await pool.execute(
+            "INSERT INTO audio_chunks (audio_id, idx, data, created_at) "
+            "VALUES ($1, 0, 'x', now() - interval '2 hours')",
+            uuid4(),
+        )
+        task = asyncio.create_task(run_recovery(pool, settings, lifecycle, store))
+        async with asyncio.timeout(20):
+            while True:
+                if not await pool.fetchval("SELECT count(*) FROM audio_chunks"):
+                    break
+                await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def test_after_a_start_of_the_database_workers_get_a_lease_to_return(
+        self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
+    ) -> None:
+        session = await lifecycle.create(new_session(await make_user(pool)))
+        await lifecycle.claim(session.id, 1, "owner", "engine")
+        await pool.execute("UPDATE sessions SET lease_until = now() - interval '1 hour'")
+        patient = settings.model_copy(update={"lease_s": 1e6})
+        assert await recover_lost(pool, patient, lifecycle) == 0
+        impatient = settings.model_copy(update={"lease_s": 0.001})
+        assert await recover_lost(pool, impatient, lifecycle) == 1
