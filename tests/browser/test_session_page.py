@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -124,18 +125,22 @@ async def test_a_lost_connection_is_shown_and_then_its_return(
     await owner.sign_in()
     await owner.upload(endless_clip)
     attempts = 0
+    seen = asyncio.Event()
 
     async def play(route: Route) -> None:
         nonlocal attempts
         attempts += 1
         if attempts == 1:  # ends without an end
-            await route.fulfill(content_type="text/event-stream", body=hello(retry_ms=1500))
+            await route.fulfill(content_type="text/event-stream", body=hello(retry_ms=100))
         else:
+            await seen.wait()
             await route.continue_()
 
+    await expect(owner.page.get_by_text("● Live updates")).to_be_visible()
     await owner.page.route(STREAM, play)
     await owner.page.reload()
     await expect(owner.page.get_by_text("○ Reconnecting…")).to_be_visible()
+    seen.set()
     await expect(owner.page.get_by_text("● Live updates")).to_be_visible()
     assert attempts == 2
 
@@ -145,19 +150,21 @@ async def test_the_estimate_follows_each_update(owner: Person, long_clip: Path) 
     await owner.sign_in()
     session_id = await owner.upload(long_clip)
     latest = await status_of(owner, session_id)
-    streams = [
-        hello(retry_ms=1000) + event(latest, 1, "First", left_s=300),
-        hello(retry_ms=1000) + event(latest, 2, "Second", left_s=120),
-        hello(retry_ms=60_000) + event(latest, 3, "Third", left_s=None),
-    ]
+    streams: asyncio.Queue[str] = asyncio.Queue()
 
     async def play(route: Route) -> None:
-        await route.fulfill(content_type="text/event-stream", body=streams.pop(0))
+        # Held back until the test has seen what came before.
+        await route.fulfill(content_type="text/event-stream", body=await streams.get())
 
+    # Otherwise the page before the reload could open its stream as late as this.
+    await expect(owner.page.get_by_text("● Live updates")).to_be_visible()
     await owner.page.route(STREAM, play)
+    streams.put_nowait(hello(retry_ms=100) + event(latest, 1, "First", left_s=300))
     await owner.page.reload()
     await expect(owner.page.get_by_text("about 5 minutes left")).to_be_visible()
+    streams.put_nowait(hello(retry_ms=100) + event(latest, 2, "Second", left_s=120))
     await expect(owner.page.get_by_text("about 2 minutes left")).to_be_visible()
+    streams.put_nowait(hello(retry_ms=60_000) + event(latest, 3, "Third", left_s=None))
     await expect(owner.page.get_by_text("Third")).to_be_visible()
     await expect(owner.page.get_by_text("left")).to_be_hidden()
 
@@ -175,6 +182,7 @@ async def test_a_flood_of_updates_is_drawn_a_few_times_and_ends_right(
         body = hello(retry_ms=60_000) + flood
         await route.fulfill(content_type="text/event-stream", body=body)
 
+    await expect(owner.page.get_by_text("● Live updates")).to_be_visible()
     await owner.page.route(STREAM, play)
     await owner.page.add_init_script(COUNT_CHANGES)
     await owner.page.reload()
