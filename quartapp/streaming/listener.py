@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice, takewhile
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import structlog
@@ -45,6 +45,8 @@ SETTLED_S = 10
 
 # Called with an event, or with None: something may have happened, read the table.
 OnMessage: TypeAlias = Callable[[StatusMessage | None], None]
+# Called with a payload, or with None: something may have been missed.
+OnPayload: TypeAlias = Callable[[str | None], None]
 
 
 class Mode(StrEnum):
@@ -62,12 +64,16 @@ class NotDelivered(ListenLost):
     """A probe was sent and did not arrive."""
 
 
+class Malformed(Exception):
+    """A payload that is not of ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListenerHealth:
     """For readiness and metrics; counts are since the start of the process."""
 
     mode: Mode
-    channels: int  # LISTENed now, the lingering ones included
+    channels: int  # of sessions, LISTENed now, the lingering ones included
     watches: int
     probe_latency_s: float | None  # of the last probe that arrived
     connects: int  # times LISTEN became live
@@ -77,56 +83,68 @@ class ListenerHealth:
     last_error: str | None
 
 
-class Watch:
-    """One interest in one session; `close()` it."""
+class Hearing:
+    """One interest in one channel; `close()` it."""
 
-    __slots__ = ("_listener", "on_message", "session_id", "uncertain")
+    __slots__ = ("_listener", "channel", "tell", "uncertain")
 
-    def __init__(self, listener: Listener, session_id: UUID, on_message: OnMessage) -> None:
+    def __init__(self, listener: Listener, channel: str, tell: Callable[[Any], None]) -> None:
         self._listener = listener
-        self.session_id = session_id
-        self.on_message = on_message
+        self.channel = channel
+        self.tell = tell
         self.uncertain = False  # it went on before LISTEN was confirmed
 
     async def ready(self) -> None:
-        """Wait until notifications of this session are sure to arrive, for at most 2 s (setting
+        """Wait until notifications on this channel are sure to arrive, for at most 2 s (setting
         `listen_wait_s`). Then, and at once while LISTEN does not work, polling covers it."""
         await self._listener.confirm(self)
+
+    def close(self) -> None:
+        """No more calls. May be said again."""
+        self._listener.leave(self)
+
+
+class Watch(Hearing):
+    """One interest in one session; `close()` it."""
+
+    __slots__ = ("session_id",)
+
+    def __init__(self, listener: Listener, session_id: UUID, on_message: OnMessage) -> None:
+        super().__init__(listener, status_channel(session_id), on_message)
+        self.session_id = session_id
 
     def saw(self, event_id: int) -> None:
         """Say that events up to this one are known, so that polling need not find them."""
         self._listener.saw(self.session_id, event_id)
 
-    def close(self) -> None:
-        """No more calls. May be said again."""
-        self._listener.unwatch(self)
-
 
 class _Channel:
-    """One session's channel and who watches it."""
+    """A channel and who hears it; payloads are passed on as they are."""
 
-    __slots__ = ("confirmed", "latest", "listening", "released_at", "session_id", "watches")
+    __slots__ = ("confirmed", "hearings", "listening", "released_at")
 
-    def __init__(self, session_id: UUID) -> None:
-        self.session_id = session_id
-        self.watches: dict[Watch, None] = {}
+    def __init__(self) -> None:
+        self.hearings: dict[Hearing, None] = {}
         self.listening = False
         self.confirmed: asyncio.Event | None = None  # while somebody waits
-        self.latest: int | None = None  # the newest event passed on, or known to the watchers
-        self.released_at = 0.0  # when the last watch left
+        self.released_at = 0.0  # when the last hearing was closed
 
-    def tell(self, message: StatusMessage | None) -> None:
-        for watch in self.watches:
-            watch.on_message(message)
+    def take(self, payload: str) -> None:
+        """A notification has come. Raises Malformed."""
+        self.tell(payload)
+
+    def tell(self, news: StatusMessage | str | None) -> None:
+        for hearing in list(self.hearings):
+            hearing.tell(news)
 
     def confirm(self) -> None:
         """LISTEN has reached the server."""
         self.listening = True
         self.release()
-        if any(watch.uncertain for watch in self.watches):
+        if any(hearing.uncertain for hearing in self.hearings):
             self.tell(None)
-        for watch in self.watches:
-            watch.uncertain = False
+        for hearing in self.hearings:
+            hearing.uncertain = False
 
     def release(self) -> None:
         """Let those go on who wait for LISTEN."""
@@ -134,21 +152,50 @@ class _Channel:
             self.confirmed.set()
             self.confirmed = None
 
+
+class _SessionChannel(_Channel):
+    """One session's channel, whose payloads are status events."""
+
+    __slots__ = ("latest", "session_id")
+
+    def __init__(self, session_id: UUID) -> None:
+        super().__init__()
+        self.session_id = session_id
+        self.latest: int | None = None  # the newest event passed on, or known to the watchers
+
+    def take(self, payload: str) -> None:
+        try:
+            news = read_notification(self.session_id, payload)
+        except Exception as error:  # whoever may connect may notify, and of whatever they like
+            raise Malformed(f"{len(payload)} characters") from error
+        match news:
+            case StatusMessage():
+                self.saw(news.id)
+                self.tell(news)
+            case None:
+                self.tell(None)
+            case event_id if self.behind(event_id):
+                self.saw(event_id)
+                self.tell(None)
+
+    def saw(self, event_id: int) -> None:
+        self.latest = max(self.latest or 0, event_id)
+
     def behind(self, newest: int | None) -> bool:
         """Whether the table has what the watchers were not told. None: the session is gone."""
         return newest is None or newest > (self.latest or 0)
 
 
 class Listener:
-    """Watches any number of sessions over one connection. One task runs every statement on that
-    connection, since asyncpg allows but one at a time."""
+    """Watches any number of sessions, and hears any other channels, over one connection. One task
+    runs every statement on that connection, since asyncpg allows but one at a time."""
 
     def __init__(self, *, dsn: str, pool: Pool, settings: StreamSettings) -> None:
         """`dsn` must lead to the database directly; probes and polls go through `pool`."""
         self._dsn = dsn
         self._pool = pool
         self._settings = settings
-        # A channel is in `_wanted`, or being LISTENed to, or listening; then, once nobody watches
+        # A channel is in `_wanted`, or being LISTENed to, or listening; then, once nobody hears
         # it, also in `_released`, in the order of time.
         self._channels: dict[str, _Channel] = {}
         self._wanted: dict[str, _Channel] = {}
@@ -188,8 +235,8 @@ class Listener:
     def health(self) -> ListenerHealth:
         return ListenerHealth(
             mode=self.mode,
-            channels=sum(channel.listening for channel in self._channels.values()),
-            watches=sum(len(channel.watches) for channel in self._channels.values()),
+            channels=sum(channel.listening for channel in self._session_channels()),
+            watches=sum(len(channel.hearings) for channel in self._session_channels()),
             probe_latency_s=self._probe_latency_s,
             connects=self._connects,
             losses=self._losses,
@@ -202,32 +249,47 @@ class Listener:
         """Have `on_message` called for every event of this session, in the loop, one at a time; it
         must be quick. What it gets are hints: events may be missing, doubled, or out of order."""
         watch = Watch(self, session_id, on_message)
-        name = status_channel(session_id)
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = self._wanted[name] = _Channel(session_id)
-            self._work.set()
-        self._released.pop(name, None)
-        channel.watches[watch] = None
+        self._join(watch, lambda: _SessionChannel(session_id))
         return watch
 
-    def unwatch(self, watch: Watch) -> None:
-        """Undo `watch`."""
-        name = status_channel(watch.session_id)
+    def hear(self, channel: str, on_payload: OnPayload) -> Hearing:
+        """Have `on_payload` called for every notification on this channel (at most 63 bytes, and
+        not a session's), in the loop, one at a time; it must be quick.
+
+        It gets None whenever notifications may have been missed since it last was called: once
+        LISTEN has become live, again after every loss of it, and at every poll until then.
+        """
+        hearing = Hearing(self, channel, on_payload)
+        hearing.uncertain = not self._join(hearing, _Channel).listening
+        return hearing
+
+    def _join(self, hearing: Hearing, make: Callable[[], _Channel]) -> _Channel:
+        name = hearing.channel
         channel = self._channels.get(name)
-        if channel is None or watch not in channel.watches:
+        if channel is None:
+            channel = self._channels[name] = self._wanted[name] = make()
+            self._work.set()
+        self._released.pop(name, None)
+        channel.hearings[hearing] = None
+        return channel
+
+    def leave(self, hearing: Hearing) -> None:
+        """What `Hearing.close` does."""
+        name = hearing.channel
+        channel = self._channels.get(name)
+        if channel is None or hearing not in channel.hearings:
             return
-        del channel.watches[watch]
-        if channel.watches:
+        del channel.hearings[hearing]
+        if channel.hearings:
             return
         if channel.listening:
             self._release(name, channel)
         elif name in self._wanted:
             del self._wanted[name], self._channels[name]
 
-    async def confirm(self, watch: Watch) -> None:
-        """What `Watch.ready` does."""
-        channel = self._channels.get(status_channel(watch.session_id))
+    async def confirm(self, hearing: Hearing) -> None:
+        """What `Hearing.ready` does."""
+        channel = self._channels.get(hearing.channel)
         if channel is None:
             return
         if not channel.listening and self._live_at is not None:
@@ -236,13 +298,18 @@ class Listener:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.listen_wait_s):
                     await channel.confirmed.wait()
-        watch.uncertain = not channel.listening
+        hearing.uncertain = not channel.listening
 
     def saw(self, session_id: UUID, event_id: int) -> None:
         """What `Watch.saw` does."""
         channel = self._channels.get(status_channel(session_id))
-        if channel is not None:
-            channel.latest = max(channel.latest or 0, event_id)
+        if isinstance(channel, _SessionChannel):
+            channel.saw(event_id)
+
+    def _session_channels(self) -> Iterator[_SessionChannel]:
+        for channel in self._channels.values():
+            if isinstance(channel, _SessionChannel):
+                yield channel
 
     def _on_notification(self, name: str, payload: str) -> None:
         # Whatever arrives was sent by another connection, which is all a probe would show.
@@ -255,21 +322,11 @@ class Listener:
         if channel is None:
             return
         try:
-            news = read_notification(channel.session_id, payload)
-        except Exception:  # whoever may connect may notify, and of whatever they like
+            channel.take(payload)
+        except Malformed:
             if self._malformed == 0:
                 log.warning("notification_malformed", channel=name, payload_chars=len(payload))
             self._malformed += 1
-            return
-        match news:
-            case StatusMessage():
-                channel.latest = max(channel.latest or 0, news.id)
-                channel.tell(news)
-            case None:
-                channel.tell(None)
-            case event_id if channel.behind(event_id):
-                channel.latest = event_id
-                channel.tell(None)
 
     async def _keep_listening(self) -> None:
         failures = 0
@@ -334,7 +391,7 @@ class Listener:
         self._work.clear()
 
     async def _update(self, connection: ListenConnection) -> None:
-        """LISTEN to what is newly watched; UNLISTEN what nobody has watched for a while."""
+        """LISTEN to what is newly wanted; UNLISTEN what nobody has heard for a while."""
         while self._wanted:
             batch = dict(islice(self._wanted.items(), CHANNELS_A_BATCH))
             for name in batch:
@@ -342,7 +399,7 @@ class Listener:
             await listen(connection, list(batch))
             for name, channel in batch.items():
                 channel.confirm()
-                if not channel.watches:
+                if not channel.hearings:
                     self._release(name, channel)
         overdue_at = asyncio.get_running_loop().time() - self._settings.unlisten_delay_s
         overdue = list(
@@ -394,7 +451,7 @@ class Listener:
         self._last_error = None
         self._turned.set()
         log.info("listen_live", database=location(self._dsn), channels=len(self._channels))
-        for channel in self._channels.values():
+        for channel in list(self._channels.values()):
             channel.tell(None)
 
     def _fall(self) -> None:
@@ -403,7 +460,7 @@ class Listener:
             self._turned.set()
         self._live_at = None
         self._released.clear()
-        self._channels = {name: found for name, found in self._channels.items() if found.watches}
+        self._channels = {name: found for name, found in self._channels.items() if found.hearings}
         self._wanted = dict(self._channels)
         for channel in self._channels.values():
             channel.listening = False
@@ -443,7 +500,9 @@ class Listener:
 
     async def _poll(self) -> None:
         """Ask the table about all watched sessions in one query, and tell of what is new."""
-        watched = {found.session_id: found for found in self._channels.values() if found.watches}
+        if self._live_at is None:
+            self._tell_hearings()
+        watched = {found.session_id: found for found in self._session_channels() if found.hearings}
         if not watched:
             return
         async with asyncio.timeout(self._settings.read_timeout_s):
@@ -463,6 +522,12 @@ class Listener:
         for channel in behind:
             channel.latest = newest.get(channel.session_id, channel.latest)
             channel.tell(None)
+
+    def _tell_hearings(self) -> None:
+        """Say that something may have been missed on every channel that is not a session's."""
+        for channel in list(self._channels.values()):
+            if not isinstance(channel, _SessionChannel):
+                channel.tell(None)
 
 
 def read_notification(session_id: UUID, payload: str) -> StatusMessage | int | None:

@@ -253,6 +253,133 @@ def test_a_notification_that_is_a_message_keeps_its_text() -> None:
     assert message == StatusMessage(session_id, 2, 1, Status.COMPLETED, 100, text)
 
 
+# Channels that are no session's
+
+
+class Earpiece:
+    """What was heard on a channel of a fixed name."""
+
+    def __init__(self, listener: Listener, channel: str = "news") -> None:
+        self.payloads: list[str] = []
+        self.doubts = 0
+        self.hearing = listener.hear(channel, self._on_payload)
+
+    def _on_payload(self, payload: str | None) -> None:
+        if payload is None:
+            self.doubts += 1
+        else:
+            self.payloads.append(payload)
+
+
+async def test_payloads_of_a_fixed_channel_are_passed_on_as_they_are(
+    pool: Pool, listener: Listener
+) -> None:
+    earpiece, other = Earpiece(listener), Earpiece(listener, "other news")
+    await earpiece.hearing.ready()
+    await other.hearing.ready()
+    for payload in ("", "first", "{odd", "second"):
+        await notify(pool, "news", payload)
+    await eventually(lambda: earpiece.payloads == ["", "first", "{odd", "second"])
+    assert other.payloads == []
+    assert listener.health().malformed == 0
+
+
+async def test_who_hears_a_new_channel_is_told_once_it_is_heard(
+    dsn: str, pool: Pool, settings: WebSettings
+) -> None:
+    async with Wire(dsn) as wire, running_listener(wire.dsn, pool, settings) as listener:
+        wire.freeze()
+        earpiece = Earpiece(listener)
+        await eventually(lambda: not listener._wanted)
+        await notify(pool, "news", "too early")
+        assert earpiece.doubts == 0
+        wire.thaw()
+        await eventually(lambda: earpiece.doubts > 0)
+        assert listener.mode is Mode.PUSH
+        await notify(pool, "news", "in time")
+        await eventually(lambda: earpiece.payloads == ["in time"])
+
+
+async def test_a_fixed_channel_is_shared_and_left_by_its_last_hearing(
+    dsn: str, pool: Pool, settings: WebSettings
+) -> None:
+    brief = settings.model_copy(update={"unlisten_delay_s": 0.0, "listen_probe_interval_s": 0.1})
+    async with running_listener(dsn, pool, brief) as listener:
+        first, second = Earpiece(listener), Earpiece(listener)
+        await second.hearing.ready()
+        first.hearing.close()
+        first.hearing.close()
+        await notify(pool, "news", "one")
+        await eventually(lambda: second.payloads == ["one"])
+        assert first.payloads == []
+        second.hearing.close()
+        await eventually(lambda: not listener._channels)
+        third = Earpiece(listener)
+        await third.hearing.ready()
+        await notify(pool, "news", "two")
+        await eventually(lambda: third.payloads == ["two"])
+        assert second.payloads == ["one"]
+
+
+async def test_a_hearing_may_close_itself_when_called(pool: Pool, listener: Listener) -> None:
+    heard: list[str | None] = []
+
+    def once(payload: str | None) -> None:
+        heard.append(payload)
+        hearing.close()
+
+    last = Earpiece(listener)
+    await last.hearing.ready()
+    hearing = listener.hear("news", once)
+    await notify(pool, "news", "one")
+    await notify(pool, "news", "two")
+    await eventually(lambda: last.payloads == ["one", "two"])
+    assert heard == ["one"]
+
+
+async def test_a_fixed_channel_is_in_doubt_while_listen_is_lost_and_once_it_is_back(
+    dsn: str, pool: Pool, settings: WebSettings
+) -> None:
+    brisk = settings.model_copy(update={"poll_interval_s": 0.1})
+    async with Wire(dsn) as wire, running_listener(wire.dsn, pool, brisk) as listener:
+        earpiece = Earpiece(listener)
+        await earpiece.hearing.ready()
+        wire.freeze()
+        await eventually(lambda: listener.mode is Mode.POLL)
+        await notify(pool, "news", "missed")
+        doubts = earpiece.doubts
+        await eventually(lambda: earpiece.doubts > doubts + 2)
+        wire.thaw()
+        await eventually(lambda: listener.mode is Mode.PUSH)
+        await notify(pool, "news", "heard")
+        await eventually(lambda: earpiece.payloads == ["heard"])
+
+
+async def test_a_fixed_channel_is_in_doubt_each_time_listen_has_become_live(
+    pool: Pool, listener: Listener
+) -> None:
+    told: list[tuple[Mode, int]] = []
+    listener.hear("news", lambda _: told.append((listener.mode, listener.health().connects)))
+    for connects in (2, 3, 4):
+        await kill_listening(pool)
+        await eventually(lambda live=(Mode.PUSH, connects): live in told)  # type: ignore[misc]
+
+
+async def test_sessions_and_fixed_channels_do_not_disturb_each_other(
+    pool: Pool, listener: Listener
+) -> None:
+    recording = await make_recording(pool)
+    ear, earpiece = Ear(listener, recording.id), Earpiece(listener)
+    await ear.watch.ready()
+    await earpiece.hearing.ready()
+    doubts = earpiece.doubts
+    assert (listener.health().channels, listener.health().watches) == (1, 1)
+    sent = await recording.publish(progress=10)
+    await notify(pool, "news", "one")
+    await eventually(lambda: (ear.messages, earpiece.payloads) == ([sent], ["one"]))
+    assert (ear.hints, earpiece.doubts) == (0, doubts)
+
+
 # Loss and recovery
 
 
