@@ -1,18 +1,20 @@
-"""The event-stream codec, against the standard's own words and a parser that is not ours."""
+"""The event-stream codec, against the standard's own words and two parsers that are not ours."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 from httpx_sse import EventSource
-from httpx_sse import ServerSentEvent as ParsedEvent
 from hypothesis import given
 from hypothesis import strategies as st
+from sseclient import SSEClient
 
 from jobs.model import Status, StatusMessage
 from quartapp.streaming.encoder import EventName, ServerSentEvent, json_line, status_event
@@ -34,12 +36,30 @@ hostile_texts = texts | st.sampled_from(
 )
 
 
-def parse(pieces: list[bytes]) -> list[ParsedEvent]:
-    """What httpx-sse makes of a body that arrives in these pieces."""
+def parse(pieces: Sequence[bytes]) -> list[tuple[str, str, str, int | None]]:
+    """(event, data, cursor, retry) of each event of a body that arrives in these pieces: what two
+    parsers make of it, who must agree."""
     response = httpx.Response(
         200, headers={"Content-Type": "text/event-stream"}, content=iter(pieces)
     )
-    return list(EventSource(response).iter_sse())
+    one = [
+        (event.event, event.data, event.id, event.retry)
+        for event in EventSource(response).iter_sse()
+    ]
+    other = []
+    cursor = ""
+    for event in SSEClient(iter(pieces)).events():
+        cursor = event.id or cursor  # this one says of each event what it brings itself
+        retry = None if event.retry is None else int(event.retry)
+        other.append((event.event, event.data, cursor, retry))
+    assert one == other
+    return one
+
+
+def cut(body: bytes, places: Sequence[int]) -> list[bytes]:
+    """The body in pieces, cut at these places, wherever in a line or a character they are."""
+    bounds = sorted({0, len(body), *(place for place in places if place < len(body))})
+    return [body[start:end] for start, end in pairwise(bounds)]
 
 
 def message(**changes: Any) -> StatusMessage:
@@ -91,6 +111,7 @@ def test_blocks_are_these_bytes(event: ServerSentEvent, expected: bytes) -> None
     assert event.encoded == expected
 
 
+@pytest.mark.behaviour("MD-13")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -128,6 +149,7 @@ def test_what_is_not_unicode_is_refused(data: str) -> None:
         _ = ServerSentEvent(EventName.PROGRESS, data).encoded
 
 
+@pytest.mark.behaviour("MD-14")
 def test_no_event_is_named_like_one_of_the_browsers_own() -> None:
     assert not {"error", "open", "message"} & {name.value for name in EventName}
 
@@ -164,6 +186,7 @@ def test_streams_of_one_session_share_the_bytes_of_an_event() -> None:
 
 
 @pytest.mark.criterion("SH-6")
+@pytest.mark.behaviour("MD-12")
 @given(hostile_texts)
 def test_text_of_users_survives_and_changes_nothing_else(text: str) -> None:
     for payload in (
@@ -182,25 +205,33 @@ def assert_one_event(encoded: bytes, fields: dict[str, Any]) -> None:
     after = ServerSentEvent(EventName.HEARTBEAT, "{}").encoded
     for pieces in ([encoded + after], [bytes([byte]) for byte in encoded + after]):
         found = parse(pieces)
-        assert [event.event for event in found] == ["progress", "heartbeat"]
-        assert found[0].id == "7"
-        assert json.loads(found[0].data) == fields
+        assert [event for event, _, _, _ in found] == ["progress", "heartbeat"]
+        _, data, cursor, _ = found[0]
+        assert cursor == "7"
+        assert json.loads(data) == fields
     # And by the standard's letter: what ends a line, and nothing that came in with the text.
     lines = re.split(rb"\r\n|\r|\n", encoded)
     assert [line.partition(b":")[0] for line in lines] == [b"id", b"event", b"data", b"", b""]
 
 
 @pytest.mark.criterion("SH-6")
-@given(st.lists(st.sampled_from(list(BLOCKS))))
-def test_a_parser_reads_any_sequence_whole_and_by_pieces(names: list[str]) -> None:
+@given(st.lists(st.sampled_from(list(BLOCKS))), st.lists(st.integers(0, 2000)))
+def test_parsers_read_any_sequence_whole_by_bytes_and_cut_anywhere(
+    names: list[str], places: list[int]
+) -> None:
     events = [BLOCKS[name][0] for name in names]
     body = b"".join(event.encoded for event in events)
-    for pieces in ([body], [bytes([byte]) for byte in body]):
-        found = parse(pieces)
-        assert [event.event for event in found] == [event.event.value for event in events]
-        assert [event.data for event in found] == [event.data for event in events]
-        cursor = ""
-        for sent, read in zip(events, found, strict=True):
-            cursor = sent.id or cursor
-            assert read.id == cursor
-            assert read.retry == sent.retry_ms
+    expected = []
+    cursor = ""
+    for event in events:
+        cursor = event.id or cursor
+        expected.append((event.event.value, event.data, cursor, event.retry_ms))
+    for pieces in ([body], [bytes([byte]) for byte in body], cut(body, places)):
+        assert parse(pieces) == expected
+
+
+@given(hostile_texts, st.lists(st.integers(0, 200)))
+def test_a_character_cut_in_two_is_put_together_again(text: str, places: list[int]) -> None:
+    event = ServerSentEvent(EventName.PROGRESS, json_line({"message": text}), id="7")
+    [(_, data, _, _)] = parse(cut(event.encoded, places))
+    assert json.loads(data) == {"message": text}
