@@ -156,12 +156,14 @@ class _Channel:
 class _SessionChannel(_Channel):
     """One session's channel, whose payloads are status events."""
 
-    __slots__ = ("latest", "session_id")
+    __slots__ = ("seen", "session_id", "told")
 
     def __init__(self, session_id: UUID) -> None:
         super().__init__()
         self.session_id = session_id
-        self.latest: int | None = None  # the newest event passed on, or known to the watchers
+        # The newest event that any watcher has, and the newest that every one was told of or found.
+        self.seen: int | None = None
+        self.told: int | None = None
 
     def take(self, payload: str) -> None:
         try:
@@ -170,20 +172,33 @@ class _SessionChannel(_Channel):
             raise Malformed(f"{len(payload)} characters") from error
         match news:
             case StatusMessage():
-                self.saw(news.id)
+                self.passed(news.id)
                 self.tell(news)
             case None:
                 self.tell(None)
             case event_id if self.behind(event_id):
-                self.saw(event_id)
+                self.passed(event_id)
                 self.tell(None)
 
     def saw(self, event_id: int) -> None:
-        self.latest = max(self.latest or 0, event_id)
+        """A watcher has read so far. What one has read, the others may still lack; only a first
+        reader has no others before it."""
+        self.seen = max(self.seen or 0, event_id)
+        if self.told is None:
+            self.told = event_id
+
+    def passed(self, event_id: int) -> None:
+        """Every watcher is told of this event."""
+        self.seen = max(self.seen or 0, event_id)
+        self.told = max(self.told or 0, event_id)
 
     def behind(self, newest: int | None) -> bool:
-        """Whether the table has what the watchers were not told. None: the session is gone."""
-        return newest is None or newest > (self.latest or 0)
+        """Whether the table has what some watcher was not told. None: the session is gone."""
+        return newest is None or newest > (self.told or 0)
+
+    def missed(self, newest: int | None) -> bool:
+        """Whether the table has what no watcher has."""
+        return newest is not None and newest > (self.seen or 0)
 
 
 class Listener:
@@ -206,6 +221,7 @@ class Listener:
         self._live_at: float | None = None
         self._work = asyncio.Event()  # something to LISTEN to, or the connection has ended
         self._turned = asyncio.Event()  # the mode has changed
+        self._resync_due = False  # LISTEN has become live, and the table was not asked since
         self._tasks: list[asyncio.Task[None]] = []
         self._probe_latency_s: float | None = None
         self._connects = 0
@@ -445,14 +461,14 @@ class Listener:
         self._probe_due_at = now + self._settings.listen_probe_interval_s
 
     def _rise(self) -> None:
-        """LISTEN works: from here on nothing is missed, so this is the time to read the table."""
+        """LISTEN works: from here on nothing is missed, so this is the time to ask the table."""
         self._live_at = asyncio.get_running_loop().time()
+        self._resync_due = True
         self._connects += 1
         self._last_error = None
         self._turned.set()
         log.info("listen_live", database=location(self._dsn), channels=len(self._channels))
-        for channel in list(self._channels.values()):
-            channel.tell(None)
+        self._tell_hearings()
 
     def _fall(self) -> None:
         """LISTEN does not work."""
@@ -476,29 +492,29 @@ class Listener:
     async def _keep_polling(self) -> None:
         while True:
             await self._until_poll()
+            resync, self._resync_due = self._resync_due, False
             try:
-                await self._poll()
-            except DATABASE_ERRORS as error:
-                log.info("poll_failed", reason=str(error) or type(error).__name__)
-            except Exception:  # the next poll may go better
-                log.exception("poll_broke")
+                await self._poll(resync=resync)
+            except Exception as error:
+                if resync:  # there is no second one, but each watcher reads until it succeeds
+                    for channel in list(self._session_channels()):
+                        channel.tell(None)
+                if isinstance(error, DATABASE_ERRORS):
+                    log.info("poll_failed", reason=str(error) or type(error).__name__)
+                else:  # the next poll may go better
+                    log.exception("poll_broke")
 
     async def _until_poll(self) -> None:
-        """Wait for the time of the mode; no time at all when LISTEN has just been lost."""
-        while True:
-            live = self._live_at is not None
-            mean_s = self._settings.safety_poll_s if live else self._settings.poll_interval_s
-            wait_s = mean_s * random.uniform(1 - POLL_JITTER, 1 + POLL_JITTER)  # noqa: S311
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._turned.wait()
-            except TimeoutError:
-                return
-            self._turned.clear()
-            if self._live_at is None:
-                return
+        """Wait for the time of the mode; no time at all when the mode has just changed."""
+        live = self._live_at is not None
+        mean_s = self._settings.safety_poll_s if live else self._settings.poll_interval_s
+        wait_s = mean_s * random.uniform(1 - POLL_JITTER, 1 + POLL_JITTER)  # noqa: S311
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._turned.wait()
+        self._turned.clear()
 
-    async def _poll(self) -> None:
+    async def _poll(self, *, resync: bool) -> None:
         """Ask the table about all watched sessions in one query, and tell of what is new."""
         if self._live_at is None:
             self._tell_hearings()
@@ -508,19 +524,20 @@ class Listener:
         async with asyncio.timeout(self._settings.read_timeout_s):
             newest = await select_latest_ids(self._pool, watched)
         behind = [found for key, found in watched.items() if found.behind(newest.get(key))]
-        if self._live_at is not None and behind:
+        if self._live_at is not None and behind and not resync:
             await asyncio.sleep(NOTIFICATION_GRACE_S)
             behind = [
                 found
                 for found in behind
-                if found.latest is not None and found.behind(newest.get(found.session_id))
+                if found.told is not None and found.behind(newest.get(found.session_id))
             ]
-            missed = sum(found.session_id in newest for found in behind)
+            missed = sum(found.missed(newest.get(found.session_id)) for found in behind)
             self._safety_finds += missed
             if missed:
                 log.warning("notifications_missed", sessions=missed)
         for channel in behind:
-            channel.latest = newest.get(channel.session_id, channel.latest)
+            if channel.session_id in newest:
+                channel.passed(newest[channel.session_id])
             channel.tell(None)
 
     def _tell_hearings(self) -> None:

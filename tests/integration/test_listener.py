@@ -431,6 +431,61 @@ async def test_a_silent_wire_is_noticed_and_polled_around(
         await eventually(lambda: sent in ear.messages)
 
 
+async def test_a_reconnect_tells_those_alone_who_missed_something(
+    dsn: str, pool: Pool, settings: WebSettings
+) -> None:
+    patient = settings.model_copy(update={"poll_interval_s": 60.0, "safety_poll_s": 60.0})
+    async with Wire(dsn) as wire, running_listener(wire.dsn, pool, patient) as listener:
+        recordings = [await make_recording(pool) for _ in range(20)]
+        ears = [Ear(listener, recording.id) for recording in recordings]
+        for ear, recording in zip(ears, recordings, strict=True):
+            await ear.watch.ready()
+            ear.watch.saw(recording.ids[-1])
+        wire.freeze()
+        wire.cut()
+        await eventually(lambda: listener.mode is Mode.POLL)
+        await eventually(lambda: not listener._turned.is_set())  # the poll that a loss brings
+        await recordings[0].publish(progress=10)
+        wire.thaw()
+        await eventually(lambda: ears[0].hints > 0)
+        await eventually(lambda: listener.mode is Mode.PUSH)
+        sent = [await recording.publish(progress=20) for recording in recordings]
+        await eventually(lambda: [ear.messages for ear in ears] == [[one] for one in sent])
+        assert not any(ear.hints for ear in ears[1:])
+
+
+async def test_a_reconnect_tells_everybody_when_the_table_cannot_be_asked(
+    dsn: str, pool: Pool, settings: WebSettings
+) -> None:
+    patient = settings.model_copy(update={"poll_interval_s": 60.0, "safety_poll_s": 60.0})
+    async with running_listener(dsn, pool, patient) as listener:
+        recordings = [await make_recording(pool) for _ in range(3)]
+        ears = [Ear(listener, recording.id) for recording in recordings]
+        for ear, recording in zip(ears, recordings, strict=True):
+            await ear.watch.ready()
+            ear.watch.saw(recording.ids[-1])
+        await pool.execute("ALTER TABLE sessions RENAME TO elsewhere")
+        await kill_listening(pool)
+        await eventually(lambda: [ear.hints for ear in ears] == [1, 1, 1])
+        assert listener.health().connects == 2
+
+
+async def test_what_one_watcher_has_read_is_still_told_to_the_others(
+    dsn: str, pool: Pool, settings: WebSettings
+) -> None:
+    async with Wire(dsn) as wire, running_listener(wire.dsn, pool, settings) as listener:
+        recording = await make_recording(pool)
+        first, second = Ear(listener, recording.id), Ear(listener, recording.id)
+        for ear in (first, second):
+            await ear.watch.ready()
+            ear.watch.saw(recording.ids[-1])
+        wire.freeze()
+        await eventually(lambda: listener.mode is Mode.POLL)
+        await recording.publish(progress=10)
+        second.watch.saw(recording.ids[-1])
+        await eventually(lambda: first.hints > 0, within_s=ADDED_DELAY_S)
+
+
 async def test_a_cut_wire_is_noticed_at_once(dsn: str, pool: Pool, settings: WebSettings) -> None:
     patient = settings.model_copy(update={"listen_probe_interval_s": 60.0})
     async with Wire(dsn) as wire, running_listener(wire.dsn, pool, patient) as listener:
@@ -526,7 +581,6 @@ async def test_a_database_restart_is_survived(
             assert time.monotonic() - up_at < ADDED_DELAY_S
             sent = await recording.publish(progress=50)
             await eventually(lambda: sent in ear.messages)
-            assert ear.hints >= 1
     finally:
         await asyncio.to_thread(server.stop)
 
