@@ -125,6 +125,7 @@ class StatusMessage:
     status: Status
     progress: int
     text: str
+    segments: int = 0  # how many there are by now
 
     @classmethod
     def from_json(cls, text: str) -> StatusMessage:
@@ -141,6 +142,7 @@ class StatusMessage:
             status=Status(fields["status"]),
             progress=int(fields["progress"]),
             text=text,
+            segments=int(fields.get("segments", 0)),
         )
 
     @property
@@ -159,6 +161,9 @@ class StatusMessage:
 
 
 CHANNEL_PREFIX = "transcription:status:"
+
+# Where it is told which session has entered the queue; its events are on its own channel.
+SESSIONS_CHANNEL = "transcription:sessions"
 
 
 def status_channel(session_id: UUID) -> str:

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from jobs.database import Connection, Pool
-from jobs.model import Segment, StatusMessage, StatusUpdate, status_channel
+from jobs.model import (
+    SESSIONS_CHANNEL,
+    Segment,
+    StatusMessage,
+    StatusUpdate,
+    status_channel,
+)
 
 # A NOTIFY payload holds 7,999 bytes at most; a longer message goes as ids, to be read in the table.
 MAX_PAYLOAD_BYTES = 7900
@@ -59,8 +65,11 @@ SELECT wire.message,
          ELSE json_build_object(
            'session_id', event.session_id, 'id', event.id, 'prev_id', event.prev_id)::text
          END),
+       CASE WHEN $4 = 'queued' THEN pg_notify($19, json_build_object(
+         'session_id', event.session_id, 'owner_id', moved.owner_id)::text) END,
        set_config('synchronous_commit', CASE WHEN $17 THEN 'on' ELSE 'off' END, true)
 FROM event
+CROSS JOIN moved
 CROSS JOIN LATERAL (
   SELECT status_message(ROW(event.*)::processing_status)::text AS message) AS wire
 """
@@ -116,6 +125,7 @@ class StatusPublisher:
             status_channel(session_id),
             durable,
             MAX_PAYLOAD_BYTES,
+            SESSIONS_CHANNEL,
         )
         return None if row is None else StatusMessage.from_json(row["message"])
 

@@ -142,6 +142,59 @@ async def select_sessions(
     return _sessions(rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What one viewer may follow, as of one moment."""
+
+    newest: dict[UUID, int]  # the newest event of each session
+    owners: frozenset[UUID]  # whose sessions these are
+    everything: bool  # the viewer sees those of everybody
+    as_of: int  # that moment, as event ids are: microseconds of the database's clock
+
+
+async def select_changed(
+    db: Connection | Pool, viewer_id: UUID, since: int | None, margin_us: int, limit: int
+) -> Changed:
+    """The sessions a viewer may see that are not over, or that changed after the event `since`
+    (None: now). So many microseconds before it are covered as well, since events are not committed
+    in the order of their ids across sessions. Those that changed last, at most `limit`."""
+    (row,) = await db.fetch(
+        """
+        WITH viewer AS (
+          SELECT id, role FROM users WHERE id = $1 AND disabled_at IS NULL
+        ), owners AS (
+          SELECT id FROM viewer
+          UNION
+          SELECT patient_id FROM care_assignments JOIN viewer ON therapist_id = viewer.id
+          WHERE viewer.role = 'therapist'
+        ), moment AS (
+          SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS as_of,
+                 EXISTS (SELECT FROM viewer WHERE role = 'admin') AS everything
+        ), newest AS (
+          SELECT session.id, session.last_status_id FROM sessions AS session, moment
+          WHERE (moment.everything OR session.owner_id IN (SELECT id FROM owners))
+            AND (session.status IN ('queued', 'processing')
+                 OR session.last_status_id > coalesce($2, moment.as_of) - $3)
+          ORDER BY session.last_status_id DESC LIMIT $4
+        )
+        SELECT as_of, everything, ARRAY(SELECT id FROM owners) AS owners,
+               (SELECT coalesce(json_object_agg(id, last_status_id), '{}') FROM newest)::text
+                 AS newest
+        FROM moment
+        """,
+        viewer_id,
+        since,
+        margin_us,
+        limit,
+    )
+    return Changed(
+        newest={UUID(key): event_id for key, event_id in json.loads(row["newest"]).items()},
+        owners=frozenset(row["owners"]),
+        everything=row["everything"],
+        as_of=row["as_of"],
+    )
+
+
 async def delete_session(db: Connection, session_id: UUID) -> bool:
     """Remove the row and, by cascade, its events and segments. False when there was none."""
     return await db.execute("DELETE FROM sessions WHERE id = $1", session_id) == "DELETE 1"

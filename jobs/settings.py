@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 SECONDS = 1.0
 MINUTES = 60 * SECONDS
 HOURS = 60 * MINUTES
+DAYS = 24 * HOURS
 KIB = 1024
 MIB = 1024 * KIB
 

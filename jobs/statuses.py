@@ -48,10 +48,10 @@ async def select_statuses_after(
     return [StatusMessage.from_json(row[0]) for row in rows]
 
 
-async def select_status_exists(db: Connection | Pool, session_id: UUID, event_id: int) -> bool:
-    """Whether an event of this id is (still) there."""
-    found: bool = await db.fetchval(
-        "SELECT EXISTS (SELECT FROM processing_status WHERE session_id = $1 AND id = $2)",
+async def select_segments_at(db: Connection | Pool, session_id: UUID, event_id: int) -> int | None:
+    """How many segments there were at this event; None when it is not (or no longer) there."""
+    found: int | None = await db.fetchval(
+        "SELECT segments FROM processing_status WHERE session_id = $1 AND id = $2",
         session_id,
         event_id,
     )
@@ -74,17 +74,17 @@ async def select_status_pages(
     rows = await db.fetch(
         """
         SELECT wanted.position, session.worker_seen_at,
-               event.id, event.prev_id, event.status, event.progress, event.text
+               event.id, event.prev_id, event.status, event.progress, event.segments, event.text
         FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY
              AS wanted (session_id, after, position)
         JOIN sessions AS session ON session.id = wanted.session_id
         LEFT JOIN LATERAL (
-          (SELECT id, prev_id, status, progress, status_message(row)::text AS text
+          (SELECT id, prev_id, status, progress, segments, status_message(row)::text AS text
            FROM processing_status AS row
            WHERE row.session_id = wanted.session_id AND row.id > wanted.after
            ORDER BY row.id LIMIT $3)
           UNION ALL
-          (SELECT id, prev_id, status, progress, status_message(row)::text AS text
+          (SELECT id, prev_id, status, progress, segments, status_message(row)::text AS text
            FROM processing_status AS row
            WHERE row.session_id = wanted.session_id AND wanted.after IS NULL
            ORDER BY row.id DESC LIMIT 1)
@@ -97,13 +97,15 @@ async def select_status_pages(
     )
     found: dict[int, list[StatusMessage]] = {}
     seen: dict[int, datetime | None] = {}
-    for position, worker_seen_at, event_id, prev_id, status, progress, text in rows:
+    for position, worker_seen_at, event_id, prev_id, status, progress, segments, text in rows:
         messages = found.setdefault(position, [])
         seen[position] = worker_seen_at
         if event_id is not None:
             session_id = wanted[position - 1][0]
             messages.append(
-                StatusMessage(session_id, event_id, prev_id, Status(status), progress, text)
+                StatusMessage(
+                    session_id, event_id, prev_id, Status(status), progress, text, segments
+                )
             )
     return [
         StatusPage(

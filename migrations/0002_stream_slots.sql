@@ -24,11 +24,11 @@ CREATE INDEX stream_events_user_id_at_idx ON stream_events (user_id, at);
 -- one of that client. `refusal` is null for what was granted, else what was in the way: `opens` (too
 -- many in the last minute), `streams` (too many at a time) or `gone` (no such user or session).
 CREATE FUNCTION take_stream_slots(wanted json, owner_process text, most_streams int, most_opens int)
-RETURNS TABLE (stream_id uuid, refusal text, retry_after_s double precision, replaced uuid[])
+RETURNS TABLE (taker uuid, refusal text, retry_after_s double precision, taken_over uuid[])
 LANGUAGE plpgsql AS $$
 DECLARE
   one record;
-  taken int;
+  in_use int;
   opened int;
   first_at timestamptz;
 BEGIN
@@ -38,57 +38,56 @@ BEGIN
     ORDER BY hashtext(item.user_id::text)  -- one order for all, so that none waits for each other
   LOOP
     PERFORM pg_advisory_xact_lock(7116001, hashtext(one.user_id::text));
-    stream_id := one.stream_id;
+    taker := one.stream_id;
     refusal := NULL;
     retry_after_s := NULL;
-    replaced := '{}';
-    SELECT count(*), min(recent.at) INTO opened, first_at FROM stream_events AS recent
-    WHERE recent.user_id = one.user_id AND recent.kind = 'connect'
-      AND recent.at > clock_timestamp() - interval '1 minute';
-    SELECT array_agg(old.stream_id) INTO replaced FROM open_streams AS old
-    WHERE old.user_id = one.user_id AND old.client_id = one.client_id
-      AND old.session_id IS NOT DISTINCT FROM one.session_id AND NOT old.replaced;
-    replaced := coalesce(replaced, '{}');
-    SELECT count(*) INTO taken FROM open_streams AS old JOIN web_processes AS process USING (process_id)
-    WHERE old.user_id = one.user_id AND NOT old.replaced AND old.stream_id <> ALL (replaced)
-      AND process.expires_at > clock_timestamp();
+    SELECT count(*), min(at) INTO opened, first_at FROM stream_events
+    WHERE user_id = one.user_id AND kind = 'connect' AND at > clock_timestamp() - interval '1 minute';
+    taken_over := ARRAY(
+      SELECT stream_id FROM open_streams
+      WHERE user_id = one.user_id AND client_id = one.client_id
+        AND session_id IS NOT DISTINCT FROM one.session_id AND NOT replaced);
+    SELECT count(*) INTO in_use FROM open_streams JOIN web_processes USING (process_id)
+    WHERE user_id = one.user_id AND NOT replaced AND stream_id <> ALL (taken_over)
+      AND expires_at > clock_timestamp();
+    IF in_use >= most_streams THEN
+      taken_over := taken_over || ARRAY(
+        SELECT stream_id FROM open_streams
+        WHERE user_id = one.user_id AND client_id = one.client_id AND NOT replaced
+          AND stream_id <> ALL (taken_over)
+        ORDER BY opened_at LIMIT 1);
+      SELECT count(*) INTO in_use FROM open_streams JOIN web_processes USING (process_id)
+      WHERE user_id = one.user_id AND NOT replaced AND stream_id <> ALL (taken_over)
+        AND expires_at > clock_timestamp();
+    END IF;
     IF opened >= most_opens THEN
       refusal := 'opens';
       retry_after_s := extract(epoch FROM first_at + interval '1 minute' - clock_timestamp());
-    ELSIF taken >= most_streams THEN
-      replaced := replaced || (
-        SELECT old.stream_id FROM open_streams AS old
-        WHERE old.user_id = one.user_id AND old.client_id = one.client_id AND NOT old.replaced
-          AND old.stream_id <> ALL (replaced)
-        ORDER BY old.opened_at LIMIT 1);
-      replaced := array_remove(replaced, NULL);
-      IF taken - cardinality(replaced) >= most_streams OR cardinality(replaced) = 0 THEN
-        refusal := 'streams';
-      END IF;
-    END IF;
-    IF refusal IS NULL THEN
+    ELSIF in_use >= most_streams THEN
+      refusal := 'streams';
+    ELSE
       BEGIN
-        INSERT INTO open_streams (stream_id, user_id, session_id, client_id, process_id, transport,
-                                  opened_at)
+        INSERT INTO open_streams (
+          stream_id, user_id, session_id, client_id, process_id, transport, opened_at)
         VALUES (one.stream_id, one.user_id, one.session_id, one.client_id, owner_process,
                 one.transport, clock_timestamp());
         INSERT INTO stream_events (at, kind, user_id, session_id, stream_id, transport)
         VALUES (clock_timestamp(), 'connect', one.user_id, one.session_id, one.stream_id,
                 one.transport);
-        UPDATE open_streams AS old SET replaced = true WHERE old.stream_id = ANY (take_stream_slots.replaced);
+        UPDATE open_streams SET replaced = true WHERE stream_id = ANY (taken_over);
       EXCEPTION WHEN foreign_key_violation THEN
         refusal := 'gone';
       END;
     END IF;
     IF refusal IS NOT NULL THEN
-      replaced := '{}';
+      taken_over := '{}';
       -- Once in a while is enough to see who is being refused.
       INSERT INTO stream_events (at, kind, user_id, session_id, transport, reason)
       SELECT clock_timestamp(), 'refused', one.user_id, one.session_id, one.transport, refusal
       WHERE refusal <> 'gone' AND NOT EXISTS (
-        SELECT FROM stream_events AS earlier
-        WHERE earlier.user_id = one.user_id AND earlier.kind = 'refused'
-          AND earlier.at > clock_timestamp() - interval '10 seconds');
+        SELECT FROM stream_events
+        WHERE user_id = one.user_id AND kind = 'refused'
+          AND at > clock_timestamp() - interval '10 seconds');
     END IF;
     RETURN NEXT;
   END LOOP;

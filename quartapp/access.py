@@ -21,7 +21,7 @@ async def sees(viewer: Viewer, owner_id: UUID) -> bool:
     )
 
 
-async def viewed_session(session_id: UUID) -> Session:
+async def viewed_session(session_id: UUID, *, tickets: bool = False) -> Session:
     """The session, for a viewer who may see it. Raises Problem 401, 404, 403."""
     viewer = await current_viewer()
     session = await select_session(services().pool, session_id)

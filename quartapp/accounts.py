@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -149,3 +150,28 @@ async def select_assignments(db: Connection | Pool) -> list[tuple[UUID, UUID]]:
         "SELECT therapist_id, patient_id FROM care_assignments ORDER BY therapist_id, patient_id"
     )
     return [(row["therapist_id"], row["patient_id"]) for row in rows]
+
+
+async def select_allowed(
+    db: Connection | Pool, wanted: Sequence[tuple[UUID, UUID | None]]
+) -> list[bool]:
+    """For each (sign-in, owner): whether the sign-in is still good, and may see what that owner
+    has, by the rule of `access.sees`. Without an owner the sign-in alone decides."""
+    rows = await db.fetch(
+        """
+        SELECT EXISTS (
+          SELECT FROM logins JOIN users ON users.id = logins.user_id
+          WHERE logins.id = wanted.login_id AND logins.revoked_at IS NULL
+            AND logins.expires_at > now() AND users.disabled_at IS NULL
+            AND (wanted.owner_id IS NULL OR wanted.owner_id = users.id OR users.role = 'admin'
+                 OR users.role = 'therapist' AND EXISTS (
+                   SELECT FROM care_assignments
+                   WHERE therapist_id = users.id AND patient_id = wanted.owner_id)))
+        FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY
+             AS wanted (login_id, owner_id, position)
+        ORDER BY wanted.position
+        """,
+        [login_id for login_id, _ in wanted],
+        [owner_id for _, owner_id in wanted],
+    )
+    return [row[0] for row in rows]

@@ -13,15 +13,25 @@ from quart_schema import Info, QuartSchema, Tag
 from quart_schema.openapi import HttpSecurityScheme
 
 from quartapp import pages
-from quartapp.api import admin, health, results, status, stream
+from quartapp.api import (
+    admin,
+    health,
+    results,
+    roster,
+    status,
+    stream,
+    therapybridge,
+    websocket,
+)
 from quartapp.api.auth import auth_blueprint
 from quartapp.api.sessions import sessions_blueprint
 from quartapp.auth import Credentials
-from quartapp.connection import Connection, LimitedRequest
+from quartapp.connection import Connection, LimitedRequest, Socket
 from quartapp.limits import ExpiringStore, client_address
 from quartapp.problems import register_problems
 from quartapp.services import EXTENSION, Services
 from quartapp.uploads import FlowControl
+from quartapp.write_deadline import WriteDeadline
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -46,6 +56,7 @@ def create_app(services: Services) -> Quart:
     app.secret_key = settings.signing_key()
     app.request_class = LimitedRequest
     app.asgi_http_class = Connection
+    app.asgi_websocket_class = Socket
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = True
     app.extensions[EXTENSION] = services
     Credentials(app, settings)
@@ -74,6 +85,9 @@ def create_app(services: Services) -> Quart:
         sessions_blueprint(settings.upload_limit),
         status.blueprint,
         stream.blueprint,
+        websocket.blueprint,
+        therapybridge.blueprint,
+        roster.blueprint,
         results.blueprint,
         admin.blueprint,
         health.blueprint,
@@ -94,6 +108,7 @@ def create_app(services: Services) -> Quart:
 
 def asgi_app(app: Quart) -> Any:
     """The app as it is served: behind flow control and, where there are some, trusted proxies."""
-    hops = app.extensions[EXTENSION].settings.proxy_hops
-    inner: Any = FlowControl(app)
+    settings = app.extensions[EXTENSION].settings
+    hops = settings.proxy_hops
+    inner: Any = FlowControl(WriteDeadline(app, settings.stream_write_timeout_s))
     return ProxyFixMiddleware(inner, mode="legacy", trusted_hops=hops) if hops else inner

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from itsdangerous import BadData, BadSignature
 from itsdangerous.encoding import base64_decode, base64_encode
-from quart import Quart, current_app, g, request
+from quart import Quart, current_app, g, request, websocket
 from quart_auth import Action, AuthUser, QuartAuth
 from quart_auth.extension import _AuthSerializer
 
@@ -146,3 +146,10 @@ def _is_own_origin(origin: str) -> bool:
         return False
     public = services().settings.public_url
     return origin == public or parts.netloc == request.host
+
+
+def require_allowed_origin() -> None:
+    """For WebSockets, which have no CORS: raises Problem 403 for a page of another site."""
+    origin = websocket.headers.get("Origin")
+    if origin is not None and not _is_own_origin(origin):
+        raise Problem(403, "origin", "A WebSocket must be opened from this site's own pages.")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
 
 from quart import Request
-from quart.asgi import ASGIHTTPConnection
+from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 from quart.utils import cancel_tasks, raise_task_exceptions
 
 from jobs.settings import KIB
@@ -19,8 +20,13 @@ class LimitedRequest(Request):
     """A body is small, but for the one route that reads it as it arrives and limits it itself."""
 
     def __init__(self, method: str, scheme: str, path: str, *args: Any, **options: Any) -> None:
+        self.closers: list[Callable[[], None]] = []
         options["max_content_length"] = None if (method, path) == UPLOAD else MAX_BODY_BYTES
         super().__init__(method, scheme, path, *args, **options)
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Have this called when the request is over: answered to the end, or given up, or left."""
+        self.closers.append(closer)
 
 
 class Connection(ASGIHTTPConnection):
@@ -29,12 +35,33 @@ class Connection(ASGIHTTPConnection):
 
     async def __call__(self, receive: Any, send: Any) -> None:
         request = self._create_request_from_scope(send)
-        tasks = {
-            asyncio.ensure_future(self.handle_messages(request, receive)),
-            asyncio.ensure_future(self.handle_request(request, send)),
-        }
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await _first_of(
+                self.handle_messages(request, receive), self.handle_request(request, send)
+            )
         finally:
-            await cancel_tasks({task for task in tasks if not task.done()})
-        raise_task_exceptions(done)
+            for closer in cast(LimitedRequest, request).closers:
+                closer()
+
+
+class Socket(ASGIWebsocketConnection):
+    """One WebSocket, on which the client has nothing to say. What it says all the same is dropped;
+    Quart would keep it until it is asked for."""
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        websocket = self._create_websocket_from_scope(send)
+        await _first_of(self.handle_messages(receive), self.handle_websocket(websocket, send))
+
+    async def handle_messages(self, receive: Any) -> None:
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+
+async def _first_of(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run them until one is done, and end the others."""
+    tasks = {asyncio.ensure_future(part) for part in parts}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await cancel_tasks({task for task in tasks if not task.done()})
+    raise_task_exceptions(done)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -20,9 +21,12 @@ from jobs.settings import JobSettings, process_id
 from jobs.storage import AudioStore, open_store
 from jobs.transcribe import Workshop
 from jobs.worker import run_worker
+from quartapp.accounts import select_allowed
 from quartapp.services import Services
 from quartapp.settings import WebSettings
 from quartapp.streaming.listener import Listener
+from quartapp.streaming.open_streams import OpenStreams
+from quartapp.streaming.segments import SegmentReader
 from quartapp.streaming.subscriber import StatusSubscriber
 
 log = structlog.get_logger()
@@ -97,9 +101,18 @@ async def running_worker(base: Base, settings: JobSettings) -> AsyncIterator[str
 @asynccontextmanager
 async def running_services(base: Base, settings: WebSettings) -> AsyncIterator[Services]:
     """What the routes need."""
+    drain = asyncio.Event()
     listener = Listener(dsn=base.listen_dsn, pool=base.pool, settings=settings)
     prober = RecogniserPool(settings, engine=None, size=settings.probe_slots, idle_s=PROBER_IDLE_S)
+    streams = OpenStreams(
+        pool=base.pool,
+        settings=settings,
+        process_id=process_id(),
+        drain=drain,
+        may_still_see=partial(select_allowed, base.pool),
+    )
     await listener.start()
+    await streams.start()
     try:
         yield Services(
             settings=settings,
@@ -110,7 +123,11 @@ async def running_services(base: Base, settings: WebSettings) -> AsyncIterator[S
             prober=prober,
             listener=listener,
             subscriber=StatusSubscriber(listener=listener, pool=base.pool, settings=settings),
+            segments=SegmentReader(base.pool, settings.read_timeout_s),
+            streams=streams,
+            drain=drain,
         )
     finally:
         await prober.close()
+        await streams.stop()
         await listener.stop()

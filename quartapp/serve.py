@@ -21,6 +21,7 @@ from quartapp.app import asgi_app, create_app
 from quartapp.runtime import running_base, running_services, running_worker
 from quartapp.services import Services
 from quartapp.settings import WebSettings
+from quartapp.sockets import CannotListen, address, bind, raise_descriptor_limit
 
 log = structlog.get_logger()
 
@@ -29,11 +30,13 @@ GRACEFUL_TIMEOUT_S = 2.0
 KEEP_ALIVE_S = 75  # longer than the idle time of the proxies in front
 SERVER_STOP_S = 5.0
 
+WEBSOCKET_PING_S = 20.0
+# Clients have nothing to say on a WebSocket.
+WEBSOCKET_MESSAGE_BYTES = 4096
+
 Ready = Callable[[str, Services, str], Awaitable[None]]
 
-
-class CannotListen(Exception):
-    """The address or the port cannot be had; the message is one line."""
+__all__ = ["CannotListen", "serve", "stopping_signals"]
 
 
 async def serve(settings: WebSettings, ready: Ready, stop: asyncio.Event | None = None) -> None:
@@ -45,6 +48,7 @@ async def serve(settings: WebSettings, ready: Ready, stop: asyncio.Event | None 
     settings.signing_key()
     stop = stop or asyncio.Event()
     listening = bind(settings.bind_host, settings.port)
+    raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         stack.callback(listening.close)
         stack.enter_context(stopping_signals(stop))
@@ -60,18 +64,26 @@ async def serve(settings: WebSettings, ready: Ready, stop: asyncio.Event | None 
         log.info("stopping")
 
 
-@asynccontextmanager
-async def _listening(
-    services: Services, listening: socket.socket, stop: asyncio.Event
-) -> AsyncIterator[None]:
+def server_config(listening: socket.socket) -> Config:
+    """How hypercorn serves; the socket is its own from here on."""
     config = Config()
-    config.bind = [f"fd://{listening.detach()}"]  # hypercorn's own from here on
+    config.bind = [f"fd://{listening.detach()}"]
     config.backlog = BACKLOG
     config.graceful_timeout = GRACEFUL_TIMEOUT_S
     config.keep_alive_timeout = KEEP_ALIVE_S
     config.include_server_header = False
+    config.websocket_ping_interval = WEBSOCKET_PING_S
+    config.websocket_max_message_size = WEBSOCKET_MESSAGE_BYTES
     config.accesslog = None
     config.errorlog = None
+    return config
+
+
+@asynccontextmanager
+async def _listening(
+    services: Services, listening: socket.socket, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    config = server_config(listening)
     app = create_app(services)
 
     async def stopped() -> None:
@@ -94,28 +106,6 @@ async def _listening(
         await asyncio.wait([server], timeout=1)
     if not server.cancelled() and server.done() and server.exception() is not None:
         raise server.exception()  # type: ignore[misc]
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises CannotListen when the port is taken or the address is not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise CannotListen(f"Cannot listen on {host}:{port}: {error.strerror}") from error
-    listening.setblocking(False)
-    return listening
-
-
-def address(listening: socket.socket) -> str:
-    """`http://host:port` as somebody on this machine reaches it."""
-    host, port = listening.getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class stopping_signals:

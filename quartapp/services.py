@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from quart import current_app
@@ -15,6 +15,8 @@ from jobs.recognisers import RecogniserPool
 from jobs.storage import AudioStore
 from quartapp.settings import WebSettings
 from quartapp.streaming.listener import Listener
+from quartapp.streaming.open_streams import OpenStreams
+from quartapp.streaming.segments import SegmentReader
 from quartapp.streaming.subscriber import StatusSubscriber
 
 EXTENSION = "quartapp"
@@ -32,7 +34,9 @@ class Services:
     prober: RecogniserPool
     listener: Listener
     subscriber: StatusSubscriber
-    drain: asyncio.Event = field(default_factory=asyncio.Event)
+    segments: SegmentReader
+    streams: OpenStreams
+    drain: asyncio.Event  # set once the process begins to stop
 
 
 def services() -> Services:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from quart import Blueprint, Response, current_app
 from quart_rate_limiter import rate_exempt
 from quart_schema import hide
@@ -10,6 +10,7 @@ from quart_schema import hide
 from jobs.database import CONNECT_ERRORS
 from jobs.migrate import load_migrations, schema_version
 from quartapp.services import services
+from quartapp.streaming.metrics import ListenerCollector
 
 blueprint = Blueprint("health", __name__)
 
@@ -54,4 +55,7 @@ async def get_readyz() -> tuple[dict[str, object], int]:
 @hide
 async def get_metrics() -> Response:
     """Prometheus text format."""
-    return current_app.response_class(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+    of_this_process = CollectorRegistry()
+    of_this_process.register(ListenerCollector(services().listener))
+    figures = generate_latest() + generate_latest(of_this_process)
+    return current_app.response_class(figures, content_type=CONTENT_TYPE_LATEST)

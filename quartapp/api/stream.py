@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import cast
 from uuid import UUID
 
-from quart import Blueprint, Response, current_app, request
+from quart import Blueprint, Response, request
 from quart_schema import document_response, tag
 
-from jobs.sessions import Session
-from jobs.statuses import select_status_exists
-from quartapp.access import sees, viewed_session
-from quartapp.accounts import select_viewer
+from quartapp.access import viewed_session
 from quartapp.api.bodies import ProblemBody
-from quartapp.auth import current_viewer
+from quartapp.connection import LimitedRequest
+from quartapp.opening import admit, nothing_to_come, requested_start, script, wants_segments
 from quartapp.problems import Problem
-from quartapp.services import services
-from quartapp.streaming.event_stream import EventStream, Start
-from quartapp.streaming.open_streams import OpenStreams
+from quartapp.streaming.event_stream import as_blocks
+from quartapp.streaming.slots import Transport
 
 blueprint = Blueprint("stream", __name__, url_prefix="/api/v1/sessions/<uuid:session_id>/status")
 
 MEDIA_TYPE = "text/event-stream"
-EXTENSION = "quartapp-streams"
 
 # Neither kept nor changed on the way, compression included; and not held back by nginx.
 HEADERS = {
@@ -32,82 +27,48 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
-CURSOR = re.compile(r"[0-9]{1,19}")
-MAX_ID = 2**63 - 1
-
 
 @blueprint.get("/stream")
 @tag(["status"])
 @document_response(ProblemBody, 403)
 @document_response(ProblemBody, 404)
 @document_response(ProblemBody, 406)
+@document_response(ProblemBody, 429)
+@document_response(ProblemBody, 503)
 async def get_status_stream(session_id: UUID) -> Response:
     """Status events as they happen (`text/event-stream`), from the latest on.
 
     With `Last-Event-ID`, or `?last_event_id=`, from the one after it; with `?replay=all` from the
-    first. Ends after `complete`, `failed` or `cancelled`; a client that has seen that gets 204.
+    first. `?segments=true` adds pieces of the transcript as they appear. Ends after `complete`,
+    `failed` or `cancelled`; a client that has seen that gets 204. A client that sends the same
+    `?client_id=` again takes over its own slot, whether or not its old stream is known to be dead.
     """
-    session = await viewed_session(session_id)
-    if not accepts_events():
-        raise Problem(406, "not_acceptable", f"The status stream is {MEDIA_TYPE} only.")
+    session = await viewed_session(session_id, tickets=True)
+    require_event_stream()
     start = await requested_start(session)
-    if session.status.terminal and start.after == session.last_status_id:
+    if nothing_to_come(session, start):
         return nothing_more()
     if request.method == "HEAD":
         return stream_response(None)
-    stream = EventStream(
-        session_id,
-        start,
-        subscriber=services().subscriber,
-        streams=open_streams(),
-        settings=services().settings,
-        has_access=await access_check(session),
-    )
-    return stream_response(stream.frames())
+    stream = await admit(session, Transport.SSE, current_request().on_close)
+    events = script(stream, session_id, start, segments=wants_segments()).events()
+    return stream_response(as_blocks(events, stream))
 
 
-def accepts_events() -> bool:
-    """Whether `Accept` leaves room for a stream (RFC 9110, section 12.5.1)."""
+def current_request() -> LimitedRequest:
+    return cast(LimitedRequest, request)
+
+
+def require_event_stream() -> None:
+    """Raises Problem 406 when `Accept` leaves no room for one (RFC 9110, section 12.5.1)."""
     accepted = request.accept_mimetypes
-    return not accepted or accepted.quality(MEDIA_TYPE) > 0
+    if accepted and not accepted.quality(MEDIA_TYPE) > 0:
+        raise Problem(406, "not_acceptable", f"The status stream is {MEDIA_TYPE} only.")
 
 
-async def requested_start(session: Session) -> Start:
-    """Where the client wants to begin. Whatever it sends for a cursor, this is no error."""
-    cursor = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
-    if not cursor:
-        return Start(after=0 if request.args.get("replay") == "all" else None)
-    if not CURSOR.fullmatch(cursor) or int(cursor) > MAX_ID:
-        return Start(reset=True)
-    after = int(cursor)
-    known = after == session.last_status_id or await select_status_exists(
-        services().pool, session.id, after
-    )
-    return Start(after=after) if known else Start(reset=True)
-
-
-async def access_check(session: Session) -> Callable[[], Awaitable[bool]]:
-    """Asks later, outside the request, what was asked at its start."""
-    viewer = await current_viewer()
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
-
-    async def has_access() -> bool:
-        async with app.app_context():
-            now = await select_viewer(services().pool, viewer.login_id)
-            return now is not None and await sees(now, session.owner_id)
-
-    return has_access
-
-
-def open_streams() -> OpenStreams:
-    """Those of this app."""
-    known = current_app.extensions.setdefault(EXTENSION, OpenStreams(services().drain))
-    return cast(OpenStreams, known)
-
-
-def stream_response(frames: AsyncGenerator[bytes, None] | None) -> Response:
+def stream_response(blocks: AsyncGenerator[bytes, None] | None) -> Response:
     """The answer that carries a stream; for HEAD, with None, the same without it."""
-    response = Response(frames if frames is not None else b"", content_type=MEDIA_TYPE)
+    response = Response(blocks if blocks is not None else b"", content_type=MEDIA_TYPE)
     response.headers.update(HEADERS)
     response.headers.pop("Content-Length", None)
     if request.http_version in {"1.0", "1.1"}:  # later versions forbid it

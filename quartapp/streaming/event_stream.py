@@ -8,19 +8,21 @@ be done from within, and belongs to whoever iterates it.
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
-from quartapp.streaming.encoder import EventName, ServerSentEvent, json_line, status_event
-from quartapp.streaming.open_streams import OpenStreams
+from jobs.model import StatusMessage
+from quartapp.streaming import metrics
+from quartapp.streaming.clock import Clock
+from quartapp.streaming.encoder import EventName, ServerSentEvent, status_event
+from quartapp.streaming.open_streams import OpenStream
+from quartapp.streaming.script import heartbeat, hello, last_event, make_event
+from quartapp.streaming.segments import SegmentFeed, SegmentReader, segment_event
 from quartapp.streaming.settings import StreamSettings
 from quartapp.streaming.subscriber import SessionGone, StatusSubscriber, StatusSubscription
 
@@ -28,8 +30,6 @@ log = structlog.get_logger()
 
 # A heartbeat is late by at most so much when the database does not answer.
 HEARTBEAT_READ_S = 0.5
-LIFETIME_SPREAD = 0.2
-ACCESS_CHECK_SPREAD = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Start:
     """Where a stream begins: after an event (0: with the first), or with a snapshot."""
 
     after: int | None = None
+    segments: int = 0  # how many of them the client has
     reset: bool = False  # say that the client's cursor is not known
 
 
@@ -45,195 +46,124 @@ class EventStream:
 
     def __init__(
         self,
+        stream: OpenStream,
         session_id: UUID,
         start: Start,
         *,
         subscriber: StatusSubscriber,
-        streams: OpenStreams,
         settings: StreamSettings,
-        has_access: Callable[[], Awaitable[bool]] | None = None,
+        segments: SegmentReader | None = None,
     ) -> None:
-        """`has_access` is asked again and again; an exception of it leaves things as they are."""
-        self.id = uuid4()
-        self.session_id = session_id
+        """With `segments`, pieces of the transcript stand before the status events that brought
+        them."""
+        self._stream = stream
+        self._session_id = session_id
         self._start = start
         self._subscriber = subscriber
-        self._streams = streams
         self._settings = settings
-        self._has_access = has_access
-        self._access_withdrawn = False
-
-    async def frames(self) -> AsyncGenerator[bytes, None]:
-        """The stream as SSE. Whatever breaks, it ends cleanly, so that the client comes back."""
-        async with aclosing(self.events()) as events:
-            try:
-                async for event in events:
-                    yield event.encoded
-            except Exception:
-                log.exception(
-                    "stream_broke", session_id=str(self.session_id), stream_id=str(self.id)
-                )
+        self._segments = segments
 
     async def events(self) -> AsyncGenerator[ServerSentEvent, None]:
         """The stream's events. Nothing is acquired before the first is asked for."""
-        now = asyncio.get_running_loop().time
-        settings = self._settings
-        lifetime_s = settings.max_lifetime_s * random.uniform(1 - LIFETIME_SPREAD, 1)  # noqa: S311
-        lifetime_ends_at = now() + lifetime_s
-        idle_ends_at = now() + settings.idle_timeout_s
-        async with self._subscriber.subscribe(self.session_id, self._start.after) as subscription:
-            timer = _Timer(subscription.wake)
-            with timer, self._streams.opened(subscription.wake), self._access_checked(subscription):
-                yield self._hello()
-                if self._start.reset:
-                    yield _event(EventName.RESET, reason="cursor_unknown")
-                heartbeat_at = now() + settings.heartbeat_s
-                while True:
-                    ending = self._ending(idle_ends_at, lifetime_ends_at)
-                    if ending is not None:
-                        yield self._last_event(ending)
-                        return
-                    if heartbeat_at <= now():
-                        await subscription.refresh(HEARTBEAT_READ_S)
-                        yield self._heartbeat(subscription)
-                        heartbeat_at = now() + settings.heartbeat_s
-                        continue
-                    timer.due_at = min(heartbeat_at, idle_ends_at, lifetime_ends_at)
-                    try:
-                        message = await subscription.next()
-                    except SessionGone:
-                        yield self._last_event(EventName.GONE)
-                        return
-                    if message is None:
-                        continue
-                    last = message.terminal and subscription.at_end
-                    yield status_event(message, last=last)
-                    if last:
-                        return
-                    heartbeat_at = now() + settings.heartbeat_s
-                    idle_ends_at = now() + settings.idle_timeout_s
+        async with self._subscriber.subscribe(self._session_id, self._start.after) as subscription:
+            with (
+                closing(Clock(self._stream, self._settings, subscription.wake)) as clock,
+                closing(self._feed(subscription)) as feed,
+            ):
+                async with aclosing(self._script(subscription, clock, feed)) as script:
+                    async for event in script:
+                        self._stream.events += 1
+                        metrics.EVENTS.labels(event.event).inc()
+                        yield event
 
-    def _ending(self, idle_ends_at: float, lifetime_ends_at: float) -> EventName | None:
-        now = asyncio.get_running_loop().time()
-        if self._streams.draining:
-            return EventName.RESTARTING
-        if self._access_withdrawn:
-            return EventName.UNAUTHORIZED
-        if lifetime_ends_at <= now:
-            return EventName.LIFETIME
-        if idle_ends_at <= now:
-            return EventName.IDLE
-        return None
-
-    def _hello(self) -> ServerSentEvent:
-        settings = self._settings
-        return _event(
-            EventName.HELLO,
-            retry_ms=_retry_ms(settings.retry_min_ms, settings.retry_max_ms),
-            stream_id=str(self.id),
-            server_time=_timestamp(datetime.now(UTC)),
-            heartbeat_s=settings.heartbeat_s,
-            idle_timeout_s=settings.idle_timeout_s,
-            max_lifetime_s=settings.max_lifetime_s,
-            transport=self._subscriber.mode.value,
+    def _feed(self, subscription: StatusSubscription) -> SegmentFeed | _NoSegments:
+        if self._segments is None:
+            return _NoSegments()
+        return SegmentFeed(
+            self._segments, self._session_id, self._start.segments, subscription.wake
         )
 
-    def _heartbeat(self, subscription: StatusSubscription) -> ServerSentEvent:
-        seen_at = subscription.worker_seen_at
-        return _event(
-            EventName.HEARTBEAT,
-            comment="heartbeat",
-            timestamp=_timestamp(datetime.now(UTC)),
-            worker_seen_at=None if seen_at is None else _timestamp(seen_at),
-            transport=self._subscriber.mode.value,
-        )
+    async def _script(
+        self, subscription: StatusSubscription, clock: Clock, feed: SegmentFeed | _NoSegments
+    ) -> AsyncGenerator[ServerSentEvent, None]:
+        yield hello(self._stream, self._settings, self._subscriber.mode.value)
+        if self._start.reset:
+            yield make_event(EventName.RESET, reason="cursor_unknown")
+        delivered = self._start.after or 0
+        held: StatusMessage | None = None  # until its segments have been sent
+        while True:
+            if (ending := clock.ending) is not None:
+                yield self._last_event(ending)
+                return
+            if clock.heartbeat_due:
+                await subscription.refresh(HEARTBEAT_READ_S)
+                yield heartbeat(self._subscriber.mode.value, subscription.worker_seen_at)
+                clock.said(status=False)
+                continue
+            if held is None:
+                try:
+                    held = await subscription.next()
+                except SessionGone:
+                    yield self._last_event(EventName.GONE)
+                    return
+                if held is None:
+                    continue
+                feed.begin(held.segments)
+            for segment in feed.take():
+                yield segment_event(delivered, segment)
+                clock.said(status=False)
+            if feed.pending:
+                await subscription.woken()
+                continue
+            last = held.terminal and subscription.at_end
+            if last:
+                self._stream.ended = status_event(held, last=True).event.value
+            self._observe_lag(held)
+            yield status_event(held, last=last)
+            if last:
+                return
+            delivered, held = held.id, None
+            clock.said(status=True)
+
+    def _observe_lag(self, message: StatusMessage) -> None:
+        """An id reads as the time of its event; of those before the stream, nobody waited."""
+        written_at = message.id / 1_000_000
+        if written_at >= self._stream.opened_at.timestamp():
+            metrics.LAG.observe(max(0.0, time.time() - written_at))
 
     def _last_event(self, ending: EventName) -> ServerSentEvent:
-        longest_ms = self._settings.retry_max_ms
-        if ending is EventName.RESTARTING:
-            longest_ms = self._settings.restart_retry_max_ms
-        return _event(
-            ending,
-            retry_ms=_retry_ms(self._settings.retry_min_ms, longest_ms),
-            timestamp=_timestamp(datetime.now(UTC)),
-        )
-
-    @contextmanager
-    def _access_checked(self, subscription: StatusSubscription) -> Iterator[None]:
-        """Ask `has_access` again and again, and wake the stream once it says no."""
-        if self._has_access is None:
-            yield
-            return
-        task = asyncio.create_task(
-            self._check_access(self._has_access, subscription), name="stream-access"
-        )
-        try:
-            yield
-        finally:
-            task.cancel()
-
-    async def _check_access(
-        self, has_access: Callable[[], Awaitable[bool]], subscription: StatusSubscription
-    ) -> None:
-        while not self._access_withdrawn:
-            spread = random.uniform(1 - ACCESS_CHECK_SPREAD, 1 + ACCESS_CHECK_SPREAD)  # noqa: S311
-            await asyncio.sleep(self._settings.access_check_s * spread)
-            try:
-                self._access_withdrawn = not await has_access()
-            except Exception as error:  # a database that is away takes nobody's access
-                log.warning("access_unknown", session_id=str(self.session_id), error=repr(error))
-        subscription.wake()
+        self._stream.ended = ending.value
+        return last_event(ending, self._settings)
 
 
-class _Timer:
-    """Calls back at `due_at`, which is moved with every event, and so must cost nothing to move."""
+class _NoSegments:
+    """For streams without segments."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-        self._handle: asyncio.TimerHandle | None = None
-        self._due_at = float("inf")
+    pending = False
 
-    def __enter__(self) -> None:
+    def begin(self, until: int) -> None:
         pass
 
-    def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
+    def take(self) -> tuple[()]:
+        return ()
 
-    @property
-    def due_at(self) -> float:
-        return self._due_at
-
-    @due_at.setter
-    def due_at(self, time: float) -> None:
-        self._due_at = time
-        if self._handle is None or self._handle.when() > time:
-            self._arm()
-
-    def _arm(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        loop = asyncio.get_running_loop()
-        self._handle = loop.call_at(self._due_at, self._ring)
-
-    def _ring(self) -> None:
-        self._handle = None
-        if self._due_at > asyncio.get_running_loop().time():
-            self._arm()
-        else:
-            self._call()
+    def close(self) -> None:
+        pass
 
 
-def _event(
-    name: EventName, *, retry_ms: int | None = None, comment: str | None = None, **fields: Any
-) -> ServerSentEvent:
-    return ServerSentEvent(name, json_line(fields), retry_ms=retry_ms, comment=comment)
-
-
-def _retry_ms(shortest_ms: int, longest_ms: int) -> int:
-    return random.randint(shortest_ms, max(shortest_ms, longest_ms))  # noqa: S311 - spreads load
-
-
-def _timestamp(moment: datetime) -> str:
-    """As in status messages: UTC, milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+async def as_blocks(
+    events: AsyncGenerator[ServerSentEvent, None],
+    stream: OpenStream,
+    encode: Callable[[ServerSentEvent], bytes] = lambda event: event.encoded,
+) -> AsyncGenerator[bytes, None]:
+    """The stream as SSE. Whatever breaks, it ends cleanly, so that the client comes back."""
+    async with aclosing(events):
+        try:
+            async for event in events:
+                if block := encode(event):
+                    yield block
+        except Exception:
+            stream.ended = "error"
+            log.exception(
+                "stream_broke", session_id=str(stream.session_id), stream_id=str(stream.id)
+            )

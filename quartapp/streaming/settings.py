@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from jobs.settings import MINUTES, SECONDS
+from jobs.settings import DAYS, MINUTES, SECONDS
 
 
 class StreamSettings(BaseSettings):
@@ -41,6 +41,33 @@ class StreamSettings(BaseSettings):
         10_000,
         ge=0,
         description="Longest wait told at a restart of the server, when all come back at once.",
+    )
+    streams_per_user: int = Field(
+        3, ge=1, description="Streams one user may have open, over all processes."
+    )
+    stream_opens_per_minute: int = Field(
+        60, ge=1, description="Streams one user may open in a minute, over all processes."
+    )
+    max_streams: int = Field(
+        10_000, ge=1, description="Streams one process holds; beyond, it answers 503."
+    )
+    process_beat_s: float = Field(
+        10 * SECONDS,
+        gt=0,
+        description="How often a process says that it lives, and looks for streams taken over.",
+    )
+    process_expiry_s: float = Field(
+        45 * SECONDS,
+        gt=0,
+        description="The streams of a process not heard of for so long count no more.",
+    )
+    stream_write_timeout_s: float = Field(
+        20 * SECONDS,
+        gt=0,
+        description="A stream whose client takes nothing for so long is cut; it may resume.",
+    )
+    stream_events_retention_s: float = Field(
+        30 * DAYS, gt=0, description="How long it is remembered who opened and closed streams."
     )
     subscriber_buffer: int = Field(
         64,

@@ -147,11 +147,13 @@ class StatusSubscription:
             if self._woken:
                 self._woken = False
                 return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._wait()
+
+    async def woken(self) -> None:
+        """Wait for `wake()`, and take no event."""
+        while not self._woken:
+            await self._wait()
+        self._woken = False
 
     @property
     def at_end(self) -> bool:
@@ -236,6 +238,14 @@ class StatusSubscription:
         self.worker_seen_at = page.worker_seen_at
         if page.messages:
             self._watch.saw(page.messages[-1].id)
+
+    async def _wait(self) -> None:
+        """Until something has changed."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def _stir(self) -> None:
         if self._waiter is not None and not self._waiter.done():

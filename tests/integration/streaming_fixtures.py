@@ -17,7 +17,6 @@ import asyncpg
 import httpx
 from httpx_sse import EventSource
 from hypercorn.asyncio import serve
-from hypercorn.config import Config
 from quart import Quart
 
 from jobs.database import Pool
@@ -28,8 +27,10 @@ from quartapp.accounts import insert_login, insert_user
 from quartapp.app import asgi_app, create_app
 from quartapp.auth import credentials
 from quartapp.runtime import running_base, running_services
+from quartapp.serve import server_config
 from quartapp.services import Services
 from quartapp.settings import WebSettings
+from quartapp.sockets import bind
 from quartapp.streaming.listener import Listener, Mode
 from quartapp.streaming.settings import StreamSettings
 
@@ -272,7 +273,7 @@ class Site:
         return await make_recording(self.services.pool, owner_id=user_id), headers
 
     def open_streams(self) -> int:
-        return len(self.app.extensions.get("quartapp-streams", ()))
+        return len(self.services.streams)
 
 
 @asynccontextmanager
@@ -280,15 +281,9 @@ async def running_site(settings: WebSettings) -> AsyncIterator[Site]:
     """Started and stopped as `quartapp serve` does it."""
     async with running_base(settings) as base, running_services(base, settings) as services:
         app = create_app(services)
-        listening = socket.socket()
-        listening.bind(("127.0.0.1", 0))
-        listening.setblocking(False)
+        listening = bind("127.0.0.1", 0)
         port = listening.getsockname()[1]
-        config = Config()
-        config.bind = [f"fd://{listening.detach()}"]
-        config.graceful_timeout = 2
-        config.include_server_header = False
-        config.accesslog = config.errorlog = None
+        config = server_config(listening)
         stop = asyncio.Event()
 
         async def stopped() -> None:

@@ -1,0 +1,55 @@
+"""The status of one session in the TherapyBridge dialect, as SSE and as WebSocket."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from quart import Blueprint, Response, request
+from quart_schema import document_response, tag
+
+from quartapp.access import viewed_session
+from quartapp.api.bodies import ProblemBody
+from quartapp.api.stream import current_request, nothing_more, require_event_stream, stream_response
+from quartapp.api.websocket import carry
+from quartapp.auth import require_allowed_origin
+from quartapp.opening import admit, nothing_to_come, requested_start, script
+from quartapp.streaming.event_stream import as_blocks
+from quartapp.streaming.slots import Transport
+from quartapp.streaming.therapybridge import Dialect
+
+blueprint = Blueprint(
+    "therapybridge", __name__, url_prefix="/api/sessions/<uuid:session_id>/status"
+)
+
+
+@blueprint.get("/stream")
+@tag(["status"])
+@document_response(ProblemBody, 403)
+@document_response(ProblemBody, 404)
+@document_response(ProblemBody, 406)
+@document_response(ProblemBody, 429)
+@document_response(ProblemBody, 503)
+async def get_dialect_stream(session_id: UUID) -> Response:
+    """The status stream in the TherapyBridge dialect (`text/event-stream`).
+
+    Events `progress`, `complete` and `error`, and `: heartbeat` comments. Cursors, limits and the
+    end are those of `/api/v1/sessions/{id}/status/stream`.
+    """
+    session = await viewed_session(session_id, tickets=True)
+    require_event_stream()
+    start = await requested_start(session)
+    if nothing_to_come(session, start):
+        return nothing_more()
+    if request.method == "HEAD":
+        return stream_response(None)
+    stream = await admit(session, Transport.SSE, current_request().on_close)
+    events = script(stream, session_id, start, segments=False).events()
+    return stream_response(as_blocks(events, stream, Dialect(session_id).block))
+
+
+@blueprint.websocket("/ws")
+async def dialect_socket(session_id: UUID) -> None:
+    """The same over a WebSocket: `{"event", "id", "data"}` in each text frame."""
+    require_allowed_origin()
+    session = await viewed_session(session_id, tickets=True)
+    await carry(session, Dialect(session_id).frame)

@@ -1,0 +1,62 @@
+"""The listening socket, and what its connections inherit from it."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from contextlib import suppress
+
+KIB = 1024
+
+# A client that acknowledges nothing for so long is gone, or might as well be. Also when it
+# acknowledges, but its window stays shut.
+UNACKNOWLEDGED_MS = 30_000
+KEEPALIVE_IDLE_S = 30
+KEEPALIVE_INTERVAL_S = 10
+KEEPALIVE_COUNT = 3
+# The kernel would take megabytes for a client that does not read; the table keeps them better.
+UNSENT_BYTES = 32 * KIB
+
+
+class CannotListen(Exception):
+    """The address or the port cannot be had; the message is one line."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises CannotListen when the port is taken or the address is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_MS),
+        ("TCP_NOTSENT_LOWAT", UNSENT_BYTES),
+    ):
+        if hasattr(socket, option):  # not every system has every one
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise CannotListen(f"Cannot listen on {host}:{port}: {error.strerror}") from error
+    listening.setblocking(False)
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """`http://host:port` as somebody on this machine reaches it."""
+    host, port = listening.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def raise_descriptor_limit() -> None:
+    """As many open connections as the system lets us have; many systems begin at 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,208 @@
+"""The stream of all sessions one viewer may see, for lists: the state of each, and its changes.
+
+It follows every session that is not over, and learns of new ones by a notification; a query now and
+then finds what a notification should have told. A client that was away gets the newest state of
+whatever changed meanwhile; the history of a session is its own stream's to tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import closing
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from jobs.database import DATABASE_ERRORS, Pool
+from jobs.model import SESSIONS_CHANNEL, StatusMessage
+from jobs.sessions import select_changed
+from quartapp.streaming import metrics
+from quartapp.streaming.clock import Clock
+from quartapp.streaming.encoder import EventName, ServerSentEvent, status_event
+from quartapp.streaming.listener import Listener, Mode
+from quartapp.streaming.open_streams import OpenStream
+from quartapp.streaming.script import heartbeat, hello, last_event, make_event
+from quartapp.streaming.settings import StreamSettings
+from quartapp.streaming.subscriber import SessionGone, StatusSubscriber
+
+log = structlog.get_logger()
+
+# Sessions followed at a time; an administrator of a busy system sees the newest.
+MAX_FOLLOWED = 200
+# Events that wait here for the transport; others wait with their sessions.
+BUFFER = 16
+# A roster that has just been read is not read again sooner.
+MIN_INTERVAL_S = 0.2
+RETRY_S = 1.0
+# What changed so shortly before the last reading may have been committed after it.
+MARGIN_US = 60 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """Something to tell of one session; `message` is None when it is gone."""
+
+    session_id: UUID
+    message: StatusMessage | None
+    last: bool
+
+
+class RosterStream:
+    """The script of one stream of all sessions."""
+
+    def __init__(
+        self,
+        stream: OpenStream,
+        since: int | None,
+        *,
+        reset: bool,
+        pool: Pool,
+        listener: Listener,
+        subscriber: StatusSubscriber,
+        settings: StreamSettings,
+    ) -> None:
+        """`since` is the id of an event; None: now. Sessions that are over are told of when they
+        changed after it, or up to a minute before."""
+        self._stream = stream
+        self._since = since
+        self._reset = reset
+        self._pool = pool
+        self._listener = listener
+        self._subscriber = subscriber
+        self._settings = settings
+        self._followers: dict[UUID, asyncio.Task[None]] = {}
+        self._delivered: dict[UUID, int] = {}  # the newest event of each session told of
+        self._news: deque[_News] = deque()
+        self._room = asyncio.Semaphore(BUFFER)
+        self._stirred = asyncio.Event()
+        self._outdated = asyncio.Event()
+        self._owners: frozenset[UUID] | None = None  # whose sessions these are; None: anybody's
+
+    async def events(self) -> AsyncGenerator[ServerSentEvent, None]:
+        """The stream's events. Nothing is acquired before the first is asked for."""
+        hearing = self._listener.hear(SESSIONS_CHANNEL, self._on_notification)
+        keeper = asyncio.create_task(self._keep(), name="roster")
+        try:
+            with closing(Clock(self._stream, self._settings, self._stirred.set)) as clock:
+                yield hello(self._stream, self._settings, self._listener.mode.value)
+                if self._reset:
+                    yield make_event(EventName.RESET, reason="cursor_unknown")
+                while (ending := clock.ending) is None:
+                    self._stirred.clear()
+                    if self._news:
+                        news = self._news.popleft()
+                        if news.message is not None:
+                            self._room.release()
+                        event = self._told(news)
+                        self._stream.events += 1
+                        metrics.EVENTS.labels(event.event).inc()
+                        yield event
+                        clock.said(status=True)
+                    elif clock.heartbeat_due:
+                        yield heartbeat(self._listener.mode.value, None)
+                        clock.said(status=False)
+                    else:
+                        await self._stirred.wait()
+                self._stream.ended = ending.value
+                yield last_event(ending, self._settings)
+        finally:
+            hearing.close()
+            tasks = [keeper, *self._followers.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _told(self, news: _News) -> ServerSentEvent:
+        if news.message is None:
+            self._delivered.pop(news.session_id, None)
+            return make_event(EventName.GONE, session_id=str(news.session_id))
+        self._delivered[news.session_id] = news.message.id
+        return status_event(news.message, last=news.last)
+
+    def _on_notification(self, payload: str | None) -> None:
+        """A session entered the queue; None: perhaps."""
+        if payload is None or self._owners is None or _owner(payload) in self._owners:
+            self._outdated.set()
+
+    async def _keep(self) -> None:
+        """Keep following what is to be followed."""
+        while True:
+            self._outdated.clear()
+            try:
+                await self._update()
+            except DATABASE_ERRORS as error:
+                log.debug("roster_not_read", user_id=str(self._stream.user_id), error=repr(error))
+                await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
+                continue
+            except Exception:  # its stream waits for nothing else, so it must go on
+                log.exception("roster_broke", user_id=str(self._stream.user_id))
+                await asyncio.sleep(RETRY_S)
+                continue
+            await asyncio.sleep(MIN_INTERVAL_S)
+            try:
+                async with asyncio.timeout(self._interval_s()):
+                    await self._outdated.wait()
+            except TimeoutError:
+                continue
+
+    def _interval_s(self) -> float:
+        if self._listener.mode is Mode.PUSH:
+            return self._settings.safety_poll_s
+        return self._settings.poll_interval_s
+
+    async def _update(self) -> None:
+        async with asyncio.timeout(self._settings.read_timeout_s):
+            changed = await select_changed(
+                self._pool, self._stream.user_id, self._since, MARGIN_US, MAX_FOLLOWED
+            )
+        self._owners = None if changed.everything else changed.owners
+        self._since = changed.as_of
+        newest = changed.newest
+        for session_id, event_id in newest.items():
+            if session_id in self._followers:
+                continue
+            after = self._delivered.get(session_id)
+            if after is None or event_id > after:
+                self._follow(session_id, after)
+        if len(newest) < MAX_FOLLOWED:
+            for session_id in [one for one in self._followers if one not in newest]:
+                self._leave(session_id)
+
+    def _follow(self, session_id: UUID, after: int | None) -> None:
+        task = asyncio.create_task(self._follow_to_end(session_id, after), name="roster-follow")
+        self._followers[session_id] = task
+
+    def _leave(self, session_id: UUID) -> None:
+        """It may not be seen any more."""
+        self._followers.pop(session_id).cancel()
+        if session_id in self._delivered:
+            self._tell(_News(session_id, None, last=True))
+
+    async def _follow_to_end(self, session_id: UUID, after: int | None) -> None:
+        async with self._subscriber.subscribe(session_id, after) as subscription:
+            try:
+                async for message in subscription:
+                    await self._room.acquire()
+                    last = message.terminal and subscription.at_end
+                    self._tell(_News(session_id, message, last))
+                    if last:
+                        break
+            except SessionGone:
+                self._tell(_News(session_id, None, last=True))
+        self._followers.pop(session_id, None)
+
+    def _tell(self, news: _News) -> None:
+        self._news.append(news)
+        self._stirred.set()
+
+
+def _owner(payload: str) -> UUID | None:
+    try:
+        return UUID(json.loads(payload)["owner_id"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None  # whoever may connect may notify
