@@ -101,6 +101,24 @@ async def _nothing_to_reset(_: asyncpg.Connection[Any]) -> None:
 
 
 @asynccontextmanager
+async def connection_within(pool: Pool, timeout_s: float) -> AsyncIterator[Connection]:
+    """A connection of the pool for at most so long, what is done with it included. One that has not
+    answered by then is dropped: to wait until its query is cancelled would have no bound.
+
+    Raises TimeoutError, and what the database raises.
+    """
+    async with asyncio.timeout(timeout_s):
+        connection = await pool.acquire()
+        try:
+            yield connection
+        except asyncio.CancelledError:
+            connection.terminate()
+            raise
+        finally:
+            await pool.release(connection)
+
+
+@asynccontextmanager
 async def open_connection(dsn: str, timeout_s: float = 10) -> AsyncIterator[Connection]:
     """One connection. Raises DatabaseUnavailable when there is no database."""
     try:

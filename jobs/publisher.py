@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -17,6 +18,10 @@ from jobs.model import (
 
 # A NOTIFY payload holds 7,999 bytes at most; a longer message goes as ids, to be read in the table.
 MAX_PAYLOAD_BYTES = 7900
+# Of each text in an event, as JSON: message and error together leave it below 64 KiB.
+MAX_TEXT_BYTES = 16 * 1024
+# What PostgreSQL has no character for.
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 # Under the session's row lock: the event id rises by at least one and reads as the time in
 # microseconds, so ids survive a restored backup; progress never falls; a writer of an earlier
@@ -97,7 +102,7 @@ class StatusPublisher:
         `committed_s` is the audio time, in seconds, up to which segments are now stored. Returns
         the message as every client will see it, or None when this writer has been fenced out:
         another attempt has begun, the lease is another's, or the session is over. It must then
-        stop.
+        stop. Texts are cut at 16 KiB, and what the database cannot hold of them is marked (U+FFFD).
 
         Terminal events and those that bring segments are flushed to disk before this returns;
         plain progress is not (losing the last of it in a crash costs nothing). Give a `connection`
@@ -112,7 +117,7 @@ class StatusPublisher:
             lease_owner,
             update.status.value,
             update.stage.value,
-            update.message,
+            _fitting(update.message),
             update.progress,
             update.progress_kind.value,
             update.duration_processed,
@@ -133,4 +138,13 @@ class StatusPublisher:
 def _error_json(update: StatusUpdate) -> str | None:
     if update.error is None:
         return None
-    return json.dumps({"code": update.error.code, "message": update.error.message})
+    fields = {"code": update.error.code, "message": _fitting(update.error.message)}
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _fitting(text: str) -> str:
+    """The text as an event carries it: it may come from an engine, and be anything."""
+    kept = UNSTORABLE.sub("\ufffd", text[:MAX_TEXT_BYTES])
+    while (size := len(json.dumps(kept, ensure_ascii=False).encode())) > MAX_TEXT_BYTES:
+        kept = kept[: len(kept) * MAX_TEXT_BYTES // size - 1]
+    return kept if len(kept) == len(text) else f"{kept}…"

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
@@ -109,7 +108,7 @@ async def running_services(base: Base, settings: WebSettings) -> AsyncIterator[S
         settings=settings,
         process_id=process_id(),
         drain=drain,
-        may_still_see=partial(select_allowed, base.pool),
+        may_still_see=select_allowed,
     )
     await listener.start()
     await streams.start()

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from jobs.database import DATABASE_ERRORS, Pool
+from jobs.database import DATABASE_ERRORS, Connection, Pool, connection_within
 from quartapp.streaming import metrics
 from quartapp.streaming.encoder import EventName
 from quartapp.streaming.settings import StreamSettings
@@ -28,7 +28,9 @@ ACCESS_CHECK_TIMEOUT_S = 5.0
 ACCESS_BATCH = 1000
 
 # Asked for (sign-in, owner of the session or None): whether each may still see it. May raise.
-MayStillSee: TypeAlias = Callable[[Sequence[tuple[UUID, UUID | None]]], Awaitable[Sequence[bool]]]
+MayStillSee: TypeAlias = Callable[
+    [Connection, Sequence[tuple[UUID, UUID | None]]], Awaitable[Sequence[bool]]
+]
 
 
 class AtCapacity(Exception):
@@ -86,6 +88,7 @@ class OpenStreams:
         may_still_see: MayStillSee,
     ) -> None:
         """`drain` is set when the process begins to stop: then every stream is told."""
+        self._pool = pool
         self._settings = settings
         self._drain = drain
         self._may_still_see = may_still_see
@@ -213,8 +216,8 @@ class OpenStreams:
         wanted = list(watched)
         for start in range(0, len(wanted), ACCESS_BATCH):
             batch = wanted[start : start + ACCESS_BATCH]
-            async with asyncio.timeout(ACCESS_CHECK_TIMEOUT_S):
-                allowed = await self._may_still_see(batch)
+            async with connection_within(self._pool, ACCESS_CHECK_TIMEOUT_S) as connection:
+                allowed = await self._may_still_see(connection, batch)
             for key, still in zip(batch, allowed, strict=True):
                 if not still:
                     for stream in watched[key]:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TypeAlias
 from uuid import UUID
 
-from jobs.database import Pool
+from jobs.database import Pool, connection_within
 from jobs.statuses import StatusPage, select_status_pages
 
 MAX_BATCH = 50  # times the page size: the most rows held at once
@@ -55,8 +55,8 @@ class StatusReader:
 
     async def _answer(self, batch: dict[Want, asyncio.Future[StatusPage]]) -> None:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                pages = await select_status_pages(self._pool, list(batch), self._page_size)
+            async with connection_within(self._pool, self._timeout_s) as connection:
+                pages = await select_status_pages(connection, list(batch), self._page_size)
         except Exception as error:  # each asker gets it, and decides
             for answer in batch.values():
                 answer.set_exception(error)

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import structlog
 
-from jobs.database import DATABASE_ERRORS, Pool
+from jobs.database import DATABASE_ERRORS, Pool, connection_within
 from jobs.model import SESSIONS_CHANNEL, StatusMessage
 from jobs.sessions import select_changed
 from quartapp.streaming import metrics
@@ -156,9 +156,9 @@ class RosterStream:
         return self._settings.poll_interval_s
 
     async def _update(self) -> None:
-        async with asyncio.timeout(self._settings.read_timeout_s):
+        async with connection_within(self._pool, self._settings.read_timeout_s) as connection:
             changed = await select_changed(
-                self._pool, self._stream.user_id, self._since, MARGIN_US, MAX_FOLLOWED
+                connection, self._stream.user_id, self._since, MARGIN_US, MAX_FOLLOWED
             )
         self._owners = None if changed.everything else changed.owners
         self._since = changed.as_of

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 
-from jobs.database import DATABASE_ERRORS, Pool
+from jobs.database import DATABASE_ERRORS, Pool, connection_within
 from jobs.model import Segment
 from jobs.segments import select_segments
 from quartapp.streaming.encoder import EventName, ServerSentEvent, json_line
@@ -59,8 +59,8 @@ class SegmentReader:
         return page
 
     async def _read(self, want: Want) -> Page:
-        async with asyncio.timeout(self._timeout_s):
-            return tuple(await select_segments(self._pool, *want))
+        async with connection_within(self._pool, self._timeout_s) as connection:
+            return tuple(await select_segments(connection, *want))
 
 
 def _retrieve(task: asyncio.Task[Page]) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,7 +19,7 @@ from uuid import UUID
 
 import structlog
 
-from jobs.database import DATABASE_ERRORS, Pool
+from jobs.database import DATABASE_ERRORS, Connection, Pool, connection_within
 from quartapp.streaming.settings import StreamSettings
 
 log = structlog.get_logger()
@@ -132,8 +133,8 @@ class StreamSlots:
     async def beat(self) -> None:
         """Say that this process lives. Raises what the database raises."""
         settings = self._settings
-        async with asyncio.timeout(settings.read_timeout_s):
-            rows = await self._pool.fetch(
+        async with self._connection() as connection:
+            rows = await connection.fetch(
                 BEAT,
                 self._process_id,
                 settings.process_expiry_s,
@@ -161,16 +162,19 @@ class StreamSlots:
     async def close(self) -> None:
         """Give all slots of this process back."""
         try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                while self._released and self._working is not None:
-                    await asyncio.wait([self._working])
-                await self._pool.execute(
+            if self._working is not None:
+                await asyncio.wait([self._working], timeout=STOP_TIMEOUT_S)
+            async with connection_within(self._pool, STOP_TIMEOUT_S) as connection:
+                await connection.execute(
                     "DELETE FROM web_processes WHERE process_id = $1", self._process_id
                 )
         except DATABASE_ERRORS as error:  # they expire
             log.info("slots_not_released", error=repr(error))
         if self._working is not None:
             self._working.cancel()
+
+    def _connection(self) -> AbstractAsyncContextManager[Connection]:
+        return connection_within(self._pool, self._settings.read_timeout_s)
 
     def _work(self) -> None:
         if self._working is None:
@@ -192,8 +196,8 @@ class StreamSlots:
     async def _take(self, batch: dict[SlotRequest, asyncio.Future[None]]) -> None:
         by_id = {request.stream_id: answer for request, answer in batch.items()}
         try:
-            async with asyncio.timeout(self._settings.read_timeout_s):
-                rows = await self._pool.fetch(
+            async with self._connection() as connection:
+                rows = await connection.fetch(
                     TAKE,
                     _json([asdict(request) for request in batch]),
                     self._process_id,
@@ -217,8 +221,8 @@ class StreamSlots:
 
     async def _release(self, batch: Sequence[Release]) -> bool:
         try:
-            async with asyncio.timeout(self._settings.read_timeout_s):
-                await self._pool.execute(RELEASE, _json([asdict(release) for release in batch]))
+            async with self._connection() as connection:
+                await connection.execute(RELEASE, _json([asdict(release) for release in batch]))
         except DATABASE_ERRORS as error:
             log.info("slots_not_released", streams=len(batch), error=repr(error))
             return False
