@@ -47,7 +47,9 @@ async def serve(settings: WebSettings, ready: Ready, stop: asyncio.Event | None 
     """
     settings.signing_key()
     stop = stop or asyncio.Event()
-    listening = bind(settings.bind_host, settings.port)
+    listening = bind(
+        settings.bind_host, settings.port, write_timeout_s=settings.stream_write_timeout_s
+    )
     raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         stack.callback(listening.close)

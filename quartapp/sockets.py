@@ -8,9 +8,6 @@ from contextlib import suppress
 
 KIB = 1024
 
-# A client that acknowledges nothing for so long is gone, or might as well be. Also when it
-# acknowledges, but its window stays shut.
-UNACKNOWLEDGED_MS = 30_000
 KEEPALIVE_IDLE_S = 30
 KEEPALIVE_INTERVAL_S = 10
 KEEPALIVE_COUNT = 3
@@ -22,8 +19,12 @@ class CannotListen(Exception):
     """The address or the port cannot be had; the message is one line."""
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises CannotListen when the port is taken or the address is not ours."""
+def bind(host: str, port: int, *, write_timeout_s: float) -> socket.socket:
+    """A bound socket. A client that acknowledges nothing for `write_timeout_s`, or keeps its window
+    shut for so long, is given up by the kernel.
+
+    Raises CannotListen when the port is taken or the address is not ours.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -32,7 +33,7 @@ def bind(host: str, port: int) -> socket.socket:
         ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
         ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
         ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_MS),
+        ("TCP_USER_TIMEOUT", round(1000 * write_timeout_s)),
         ("TCP_NOTSENT_LOWAT", UNSENT_BYTES),
     ):
         if hasattr(socket, option):  # not every system has every one

@@ -20,7 +20,16 @@ from hypercorn.asyncio import serve
 from quart import Quart
 
 from jobs.database import Pool
-from jobs.model import ErrorDetail, Role, Stage, Status, StatusMessage, StatusUpdate
+from jobs.model import (
+    ErrorDetail,
+    Role,
+    Segment,
+    Stage,
+    Status,
+    StatusMessage,
+    StatusUpdate,
+    Word,
+)
 from jobs.publisher import StatusPublisher
 from jobs.sessions import NewSession, insert_session
 from quartapp.accounts import insert_login, insert_user
@@ -48,6 +57,13 @@ async def eventually(
         await asyncio.sleep(0.005)
 
 
+def segment(idx: int) -> Segment:
+    """A piece of a transcript."""
+    start_s = 2.0 * idx
+    word = Word(f"word{idx}", start_s, start_s + 1, None)
+    return Segment(idx, start_s, start_s + 2, f"This is piece {idx}\nof “it”.", (word,))
+
+
 @dataclass
 class Recording:
     """A session, and what a worker would say of it."""
@@ -57,14 +73,16 @@ class Recording:
     publisher: StatusPublisher
     attempt: int = 1
     published: list[StatusMessage] = field(default_factory=list)
+    pieces: int = 0
 
     async def publish(
         self,
         status: Status = Status.PROCESSING,
         progress: int = 0,
         message: str = "Transcribing",
+        pieces: int = 0,
     ) -> StatusMessage:
-        """One event. It must not be fenced out."""
+        """One event, which brings so many segments. It must not be fenced out."""
         stage = Stage.QUEUED if status is Status.QUEUED else Stage.TRANSCRIBING
         error = ErrorDetail("engine_failed", message) if status is Status.FAILED else None
         sent = await self.publisher.publish(
@@ -77,8 +95,10 @@ class Recording:
                 progress=100 if status is Status.COMPLETED else progress,
                 error=error,
             ),
+            segments=[segment(self.pieces + number) for number in range(pieces)],
         )
         assert sent is not None
+        self.pieces += pieces
         self.published.append(sent)
         return sent
 
@@ -281,7 +301,7 @@ async def running_site(settings: WebSettings) -> AsyncIterator[Site]:
     """Started and stopped as `quartapp serve` does it."""
     async with running_base(settings) as base, running_services(base, settings) as services:
         app = create_app(services)
-        listening = bind("127.0.0.1", 0)
+        listening = bind("127.0.0.1", 0, write_timeout_s=settings.stream_write_timeout_s)
         port = listening.getsockname()[1]
         config = server_config(listening)
         stop = asyncio.Event()
