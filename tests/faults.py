@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
+from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -25,6 +26,9 @@ from tests.integration.streaming_fixtures import (
 OUTAGE_ERRORS = (*DATABASE_ERRORS, asyncpg.InternalClientError)
 RETRY_S = 0.1
 PROGRESS_MAX = 99
+
+# Of events, by session and id.
+CommitTimes: TypeAlias = dict[tuple[UUID, int], float]
 
 
 def now() -> float:
@@ -94,7 +98,7 @@ class Narrator:
     """
 
     def __init__(self, recordings: Sequence[Recording], *, updates_a_second: float) -> None:
-        self.committed_at: dict[tuple[UUID, int], float] = {}
+        self.committed_at: CommitTimes = {}
         self._recordings = recordings
         self._pause_s = 1 / updates_a_second
         self._task: asyncio.Task[None] | None = None
@@ -107,7 +111,7 @@ class Narrator:
         await self.stop()
 
     async def stop(self) -> None:
-        """No more events; the one under way is finished or was never begun."""
+        """No more events. Whether the one under way is committed, nobody knows."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
