@@ -28,7 +28,7 @@ from quartapp.api.sessions import sessions_blueprint
 from quartapp.auth import Credentials
 from quartapp.connection import Connection, LimitedRequest, Socket
 from quartapp.limits import ExpiringStore, client_address
-from quartapp.problems import register_problems
+from quartapp.problems import Problem, register_problems
 from quartapp.services import EXTENSION, Services
 from quartapp.uploads import FlowControl
 from quartapp.write_deadline import WriteDeadline
@@ -45,6 +45,9 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+
+ANSWERED_WHEN_STOPPING = {"health", "stream", "roster", "therapybridge"}
+RETRY_AFTER_RESTART_S = 2
 
 TAGS = ["accounts", "sessions", "status", "results", "administration"]
 
@@ -94,6 +97,17 @@ def create_app(services: Services) -> Quart:
         pages.blueprint,
     ):
         app.register_blueprint(blueprint)
+
+    @app.before_request
+    async def refuse_when_stopping() -> None:
+        # Streams are told in their own way, on which browsers come back; to 503 they would not.
+        if services.drain.is_set() and request.blueprint not in ANSWERED_WHEN_STOPPING:
+            raise Problem(
+                503,
+                "restarting",
+                "The server is being restarted. Please try again.",
+                headers={"Retry-After": str(RETRY_AFTER_RESTART_S), "Connection": "close"},
+            )
 
     @app.after_request
     async def secure(response: Response) -> Response:

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from itsdangerous import BadData, BadSignature
 from itsdangerous.encoding import base64_decode, base64_encode
-from quart import Quart, current_app, g, request, websocket
+from quart import Quart, current_app, g, has_websocket_context, request, websocket
+from quart.wrappers.base import BaseRequestWebsocket
 from quart_auth import Action, AuthUser, QuartAuth
 from quart_auth.extension import _AuthSerializer
 
@@ -88,9 +89,14 @@ def credentials() -> Credentials:
     return cast(Credentials, current_app.extensions[EXTENSION])
 
 
+def asked() -> BaseRequestWebsocket:
+    """The request, or the handshake of the WebSocket."""
+    return websocket if has_websocket_context() else request
+
+
 def brings_bearer() -> bool:
     """Other schemes are not ours: a proxy in front may have used them."""
-    return request.headers.get("Authorization", "")[:7].lower().strip() == "bearer"
+    return asked().headers.get("Authorization", "")[:7].lower().strip() == "bearer"
 
 
 async def current_viewer() -> Viewer:
@@ -117,7 +123,7 @@ def unauthenticated() -> Problem:
 def require_same_origin() -> None:
     """A cookie alone proves nothing about who sent the request: the browser must say that the page
     was ours (Fetch Metadata's `Sec-Fetch-Site`, or the `Origin` of RFC 6454)."""
-    if request.method in SAFE_METHODS or brings_bearer():
+    if asked().method in SAFE_METHODS or brings_bearer():
         return
     if request.headers.get("Sec-Fetch-Site") == "same-origin":
         return
@@ -145,7 +151,7 @@ def _is_own_origin(origin: str) -> bool:
     if not parts.scheme or not parts.netloc:
         return False
     public = services().settings.public_url
-    return origin == public or parts.netloc == request.host
+    return origin == public or parts.netloc == asked().host
 
 
 def require_allowed_origin() -> None:

@@ -9,12 +9,9 @@ from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
-from quart import has_websocket_context, request, websocket
-from quart.wrappers.base import BaseRequestWebsocket
-
 from jobs.sessions import Session
 from jobs.statuses import select_segments_at
-from quartapp.auth import current_viewer
+from quartapp.auth import asked, current_viewer
 from quartapp.problems import Problem
 from quartapp.services import services
 from quartapp.streaming.event_stream import EventStream, Start
@@ -27,11 +24,6 @@ CLIENT_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 MAX_ID = 2**63 - 1
 # After a refusal for want of room; spread, so that those refused together do not return together.
 RETRY_AFTER_S = (5, 15)
-
-
-def asked() -> BaseRequestWebsocket:
-    """The request, or the handshake of the WebSocket."""
-    return websocket if has_websocket_context() else request
 
 
 def _cursor() -> str | None:

@@ -7,7 +7,7 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -422,8 +422,8 @@ class RawStream:
 
 
 @asynccontextmanager
-async def requested(
-    site: Site,
+async def requested_at(
+    port: int,
     path: str,
     headers: dict[str, str] | None = None,
     *,
@@ -431,9 +431,9 @@ async def requested(
     version: str = "1.1",
 ) -> AsyncIterator[RawStream]:
     """A request over a socket of its own, answered as far as the end of the head."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     stream = RawStream(reader, writer)
-    lines = [f"{method} {path} HTTP/{version}", f"Host: 127.0.0.1:{site.port}"]
+    lines = [f"{method} {path} HTTP/{version}", f"Host: 127.0.0.1:{port}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     try:
         writer.write("\r\n".join((*lines, "", "")).encode("latin-1"))
@@ -444,6 +444,18 @@ async def requested(
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
+
+
+def requested(
+    site: Site,
+    path: str,
+    headers: dict[str, str] | None = None,
+    *,
+    method: str = "GET",
+    version: str = "1.1",
+) -> AbstractAsyncContextManager[RawStream]:
+    """A request to a site."""
+    return requested_at(site.port, path, headers, method=method, version=version)
 
 
 def stream_path(recording: Recording, query: str = "") -> str:

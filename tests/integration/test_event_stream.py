@@ -135,3 +135,15 @@ async def test_a_stream_that_breaks_still_ends_cleanly(
 def test_every_ending_is_an_event() -> None:
     told = {"idle", "lifetime", "restarting", "unauthorized", "gone", "replaced"}
     assert told <= {name.value for name in EventName}
+
+
+async def test_while_draining_what_is_no_stream_is_refused_and_readiness_is_red(site: Site) -> None:
+    recording, headers = await site.recording()
+    site.services.drain.set()
+    async with requested(site, f"/api/v1/sessions/{recording.id}", headers) as answer:
+        assert answer.status == 503
+        assert answer.header("Retry-After") is not None
+        assert b'"restarting"' in await answer.to_end()
+    for path, status in (("/readyz", 503), ("/healthz", 200)):
+        async with requested(site, path) as answer:
+            assert answer.status == status
