@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 
@@ -48,3 +49,10 @@ def configure_logging(*, level: int = logging.INFO) -> None:
     # While the database is away this tells of every try; the listener says it once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").addFilter(_not_a_cancellation)
+
+
+def _not_a_cancellation(record: logging.LogRecord) -> bool:
+    """On 3.11 asyncio calls it an error when the task of a connection is cancelled, as hypercorn
+    does at a stop with those that are still open."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

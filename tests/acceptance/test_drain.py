@@ -83,7 +83,7 @@ async def test_every_stream_is_told_and_ends_and_the_process_is_gone(
     print(f"\n{STREAMS} streams told after {told_s:.2f} s, the process gone after {gone_s:.2f} s")
     assert code == 0
     assert served.rows("SELECT FROM open_streams") == []
-    assert "Traceback" not in served.log
+    assert "Traceback" not in served.log, served.log
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
@@ -36,7 +37,7 @@ UNLIMITED = {"/healthz"}
 
 def make_app() -> Quart:
     settings = WebSettings(database_url="postgresql://x/y", secret_key="x" * 20)  # type: ignore[arg-type]
-    return create_app(cast(Services, SimpleNamespace(settings=settings)))
+    return create_app(cast(Services, SimpleNamespace(settings=settings, drain=asyncio.Event())))
 
 
 APP = make_app()
