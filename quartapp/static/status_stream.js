@@ -8,7 +8,18 @@ const POLL_MS = 3000;
 const STREAM_AGAIN_MS = 30_000;
 const HELLO_WITHIN_MS = 10_000;
 const MAX_FAILURES = 3;
+const CLIENT_ID = "quartapp.client-id";
 const PROGRESS_EVENTS = ["progress", "complete", "failed", "cancelled"];
+
+// One for each tab, kept over a reload: its new stream takes the place of its old one.
+function clientId() {
+  let id = sessionStorage.getItem(CLIENT_ID);
+  if (!id) {
+    id = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("");
+    sessionStorage.setItem(CLIENT_ID, id);
+  }
+  return id;
+}
 
 // Calls, until the returned function is called or the work is over:
 //   on.status(message, serverOffsetMs)  each status message, in order, none twice; the offset is
@@ -45,8 +56,9 @@ export function watchStatus(sessionId, on) {
 
   function openStream() {
     silenceMs = HELLO_WITHIN_MS;
-    const query = lastId ? `?last_event_id=${lastId}` : "";
-    source = new EventSource(sessionUrl(sessionId, `/status/stream${query}`));
+    const query = new URLSearchParams({ client_id: clientId() });
+    if (lastId) query.set("last_event_id", lastId);
+    source = new EventSource(sessionUrl(sessionId, `/status/stream?${query}`));
     expectNews();
     source.addEventListener("error", failed);
     source.addEventListener("hello", (event) => {
