@@ -25,8 +25,10 @@ from quartapp.api import (
 )
 from quartapp.api.auth import auth_blueprint
 from quartapp.api.sessions import sessions_blueprint
+from quartapp.api.tickets import tickets_blueprint
 from quartapp.auth import Credentials
 from quartapp.connection import Connection, LimitedRequest, Socket
+from quartapp.cors import share
 from quartapp.limits import ExpiringStore, client_address
 from quartapp.problems import Problem, register_problems
 from quartapp.services import EXTENSION, Services
@@ -83,9 +85,11 @@ def create_app(services: Services) -> Quart:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
     register_problems(app)
+    share(app, settings)
     for blueprint in (
         auth_blueprint(settings.login_limit),
         sessions_blueprint(settings.upload_limit),
+        tickets_blueprint(settings.ticket_limit),
         status.blueprint,
         stream.blueprint,
         websocket.blueprint,

@@ -99,6 +99,11 @@ def brings_bearer() -> bool:
     return asked().headers.get("Authorization", "")[:7].lower().strip() == "bearer"
 
 
+def brings_ticket() -> bool:
+    """Whether the address names one. A bearer hides it, and it hides the cookie."""
+    return "ticket" in asked().args and not brings_bearer()
+
+
 async def current_viewer() -> Viewer:
     """Who asks. Raises Problem 401, or 403 for a state-changing call by cookie from elsewhere."""
     if "viewer" not in g:
@@ -111,23 +116,19 @@ async def current_viewer() -> Viewer:
     return cast(Viewer, g.viewer)
 
 
-def unauthenticated() -> Problem:
-    return Problem(
-        401,
-        "unauthenticated",
-        "Sign in first.",
-        headers={"WWW-Authenticate": 'Bearer realm="quartapp"'},
-    )
+def unauthenticated(code: str = "unauthenticated", detail: str = "Sign in first.") -> Problem:
+    return Problem(401, code, detail, headers={"WWW-Authenticate": 'Bearer realm="quartapp"'})
 
 
 def require_same_origin() -> None:
     """A cookie alone proves nothing about who sent the request: the browser must say that the page
-    was ours (Fetch Metadata's `Sec-Fetch-Site`, or the `Origin` of RFC 6454)."""
+    was ours (Fetch Metadata's `Sec-Fetch-Site`, or the `Origin` of RFC 6454), or one of an origin
+    that the operator has named."""
     if asked().method in SAFE_METHODS or brings_bearer():
         return
     if request.headers.get("Sec-Fetch-Site") == "same-origin":
         return
-    if _is_own_origin(request.headers.get("Origin", "")):
+    if _is_trusted_origin(request.headers.get("Origin", "")):
         return
     raise Problem(
         403,
@@ -139,23 +140,38 @@ def require_same_origin() -> None:
 
 def refuse_foreign_origin() -> None:
     """For sign-in itself, which needs no credentials: a page of another site may not do it."""
-    if request.headers.get("Sec-Fetch-Site", "same-origin") in {"same-origin", "none"}:
-        origin = request.headers.get("Origin")
-        if origin is None or _is_own_origin(origin):
-            return
+    origin = request.headers.get("Origin")
+    if origin in services().settings.named_origins:
+        return
+    near = request.headers.get("Sec-Fetch-Site", "same-origin") in {"same-origin", "none"}
+    if near and (origin is None or _is_own_origin(origin)):
+        return
     raise Problem(403, "csrf", "Signing in must come from this site's own pages.")
 
 
+def require_allowed_origin() -> None:
+    """For WebSockets, which have no CORS: raises Problem 403 for a page of another site.
+
+    Where pages of any origin are allowed, it is by token or ticket: the cookie comes unasked.
+    """
+    origin = websocket.headers.get("Origin")
+    if origin is None or _is_trusted_origin(origin):
+        return
+    if services().settings.any_origin and (brings_bearer() or brings_ticket()):
+        return
+    raise Problem(403, "origin", "A WebSocket must be opened from this site's own pages.")
+
+
+def _is_trusted_origin(origin: str) -> bool:
+    return _is_own_origin(origin) or origin in services().settings.named_origins
+
+
 def _is_own_origin(origin: str) -> bool:
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # such as "http://["
+        return False
     if not parts.scheme or not parts.netloc:
         return False
     public = services().settings.public_url
     return origin == public or parts.netloc == asked().host
-
-
-def require_allowed_origin() -> None:
-    """For WebSockets, which have no CORS: raises Problem 403 for a page of another site."""
-    origin = websocket.headers.get("Origin")
-    if origin is not None and not _is_own_origin(origin):
-        raise Problem(403, "origin", "A WebSocket must be opened from this site's own pages.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from contextlib import suppress
@@ -17,6 +18,11 @@ from quartapp.streaming.settings import StreamSettings
 DAY_S = 86_400
 SECRET_FILE = "secret-key"  # noqa: S105 - the name of a file
 MIN_SECRET_LENGTH = 16
+
+# As a browser writes it (WHATWG HTML, "serialization of an origin"), but for a default port.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+ANY_ORIGIN = "*"
 
 
 class SettingsError(Exception):
@@ -77,6 +83,18 @@ class WebSettings(StreamSettings, JobSettings):
         120, ge=1, description="Sign-ins and registrations a minute from one address."
     )
     upload_limit: int = Field(120, ge=1, description="Uploads a minute from one address.")
+    ticket_limit: int = Field(
+        60, ge=1, description="Tickets for streams a minute from one address."
+    )
+    ticket_duration_s: int = Field(
+        60, ge=1, le=60, description="How long a ticket opens its stream, in seconds."
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may use the API with credentials, such as "
+        "`https://app.example.org`, separated by commas. `*`: every origin, by token or ticket "
+        "alone and never by cookie.",
+    )
     probe_slots: int = Field(
         2, ge=1, le=16, description="Uploads examined at the same time by one process."
     )
@@ -87,6 +105,27 @@ class WebSettings(StreamSettings, JobSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("an address begins with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        """As browsers write them, each once."""
+        origins = [text.strip().lower() for text in value.split(",") if text.strip()]
+        if ANY_ORIGIN in origins and len(origins) > 1:
+            raise ValueError(f"{ANY_ORIGIN} stands alone")
+        return ",".join(dict.fromkeys(map(_origin, origins)))
+
+    @property
+    def any_origin(self) -> bool:
+        """Whether pages of every origin may use the API, if they bring a token or a ticket."""
+        return self.cors_origins == ANY_ORIGIN
+
+    @property
+    def named_origins(self) -> frozenset[str]:
+        """The origins that are trusted like our own."""
+        if self.any_origin or not self.cors_origins:
+            return frozenset()
+        return frozenset(self.cors_origins.split(","))
 
     @property
     def bind_host(self) -> str:
@@ -123,6 +162,14 @@ class WebSettings(StreamSettings, JobSettings):
         if not self.development:
             raise SettingsError(f"SECRET_KEY is not set. {MAKE_KEY}")
         return _kept_secret(self.data_dir / SECRET_FILE)
+
+
+def _origin(text: str) -> str:
+    if text == ANY_ORIGIN:
+        return text
+    if not ORIGIN.fullmatch(text):
+        raise ValueError("an origin is scheme://host or scheme://host:port, without a path")
+    return text.removesuffix(DEFAULT_PORTS.get(text.partition(":")[0], ""))
 
 
 MAKE_KEY = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"

@@ -195,6 +195,14 @@ class HistoryQuery(BaseModel):
     limit: int = Field(200, ge=1, le=1000)
 
 
+class TicketBody(BaseModel):
+    """`ticket` goes into `?ticket=` of one stream of that session, and is then used up."""
+
+    ticket: str
+    expires_at: datetime
+    expires_in_s: int
+
+
 class TranscriptBody(BaseModel):
     session_id: UUID
     language: str | None

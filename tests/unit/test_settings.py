@@ -43,6 +43,8 @@ SAMPLES = {
     "audio_store": "s3://recordings/here",
     "public_url": "https://transcripts.example.org",
     "data_dir": "/var/lib/transcripts",
+    "ticket_duration_s": "30",
+    "cors_origins": "https://app.example.org,http://localhost:5173",
 }
 
 
