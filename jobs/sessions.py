@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -146,53 +147,77 @@ async def select_sessions(
 class Changed:
     """What one viewer may follow, as of one moment."""
 
-    newest: dict[UUID, int]  # the newest event of each session
+    newest: dict[UUID, int]  # the newest event of each session that has news, or may yet have
+    followed: dict[UUID, int]  # the same, of those asked about that the viewer may still see
     owners: frozenset[UUID]  # whose sessions these are
     everything: bool  # the viewer sees those of everybody
     as_of: int  # that moment, as event ids are: microseconds of the database's clock
 
 
 async def select_changed(
-    db: Connection | Pool, viewer_id: UUID, since: int | None, margin_us: int, limit: int
-) -> Changed:
+    db: Connection | Pool,
+    viewer_id: UUID,
+    since: int | None,
+    margin_us: int,
+    limit: int,
+    followed: Sequence[UUID] = (),
+) -> Changed | None:
     """The sessions a viewer may see that are not over, or that changed after the event `since`
     (None: now). So many microseconds before it are covered as well, since events are not committed
-    in the order of their ids across sessions. Those that changed last, at most `limit`."""
-    (row,) = await db.fetch(
+    in the order of their ids across sessions. Those that changed last, at most `limit`; and, over
+    or not, those `followed`. None when there is no such account, or it is disabled."""
+    row = await db.fetchrow(
+        # One branch for those who see everything and one for the others: in one condition they
+        # would have everybody read the whole table.
         """
         WITH viewer AS (
-          SELECT id, role FROM users WHERE id = $1 AND disabled_at IS NULL
+          SELECT id, role, role = 'admin' AS everything,
+                 (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS as_of
+          FROM users WHERE id = $1 AND disabled_at IS NULL
         ), owners AS (
           SELECT id FROM viewer
           UNION
           SELECT patient_id FROM care_assignments JOIN viewer ON therapist_id = viewer.id
           WHERE viewer.role = 'therapist'
-        ), moment AS (
-          SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS as_of,
-                 EXISTS (SELECT FROM viewer WHERE role = 'admin') AS everything
         ), newest AS (
-          SELECT session.id, session.last_status_id FROM sessions AS session, moment
-          WHERE (moment.everything OR session.owner_id IN (SELECT id FROM owners))
-            AND (session.status IN ('queued', 'processing')
-                 OR session.last_status_id > coalesce($2, moment.as_of) - $3)
-          ORDER BY session.last_status_id DESC LIMIT $4
+          SELECT id, last_status_id FROM (
+            SELECT id, status, last_status_id FROM sessions
+            WHERE owner_id IN (SELECT id FROM owners) AND NOT (SELECT everything FROM viewer)
+            UNION ALL
+            SELECT id, status, last_status_id FROM sessions WHERE (SELECT everything FROM viewer)
+          ) AS session
+          WHERE status IN ('queued', 'processing')
+             OR last_status_id > coalesce($2, (SELECT as_of FROM viewer)) - $3
+          ORDER BY last_status_id DESC LIMIT $4
+        ), followed AS (
+          SELECT id, last_status_id FROM sessions
+          WHERE id = ANY ($5::uuid[])
+            AND ((SELECT everything FROM viewer) OR owner_id IN (SELECT id FROM owners))
         )
         SELECT as_of, everything, ARRAY(SELECT id FROM owners) AS owners,
-               (SELECT coalesce(json_object_agg(id, last_status_id), '{}') FROM newest)::text
-                 AS newest
-        FROM moment
+               (SELECT json_object_agg(id, last_status_id) FROM newest)::text AS newest,
+               (SELECT json_object_agg(id, last_status_id) FROM followed)::text AS followed
+        FROM viewer
         """,
         viewer_id,
         since,
         margin_us,
         limit,
+        followed,
     )
+    if row is None:
+        return None
     return Changed(
-        newest={UUID(key): event_id for key, event_id in json.loads(row["newest"]).items()},
+        newest=_event_ids(row["newest"]),
+        followed=_event_ids(row["followed"]),
         owners=frozenset(row["owners"]),
         everything=row["everything"],
         as_of=row["as_of"],
     )
+
+
+def _event_ids(text: str | None) -> dict[UUID, int]:
+    return {UUID(key): event_id for key, event_id in json.loads(text or "{}").items()}
 
 
 async def delete_session(db: Connection, session_id: UUID) -> bool:

@@ -11,9 +11,12 @@ from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 from quart.utils import cancel_tasks, raise_task_exceptions
 
 from jobs.settings import KIB
+from quartapp.websocket_wire import replace_websockets
 
 MAX_BODY_BYTES = 64 * KIB
 UPLOAD = ("POST", "/api/v1/sessions")
+
+replace_websockets()
 
 
 class LimitedRequest(Request):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack, aclosing
-from functools import lru_cache
 from uuid import UUID
 
 import structlog
@@ -16,6 +15,8 @@ from quartapp.access import viewed_session
 from quartapp.auth import require_allowed_origin
 from quartapp.opening import admit, nothing_to_come, requested_start, script, wants_segments
 from quartapp.streaming.encoder import EventName, ServerSentEvent
+from quartapp.streaming.event_stream import EventStream
+from quartapp.streaming.open_streams import OpenStream
 from quartapp.streaming.slots import Transport
 from quartapp.write_deadline import SlowReader
 
@@ -27,9 +28,10 @@ blueprint = Blueprint("websocket", __name__, url_prefix="/api/v1/sessions/<uuid:
 # for now, or for good, in the ordinary way: 1000.
 NORMAL = 1000
 INTERNAL_ERROR = 1011
-CLOSE_CODES = {
+CLOSE_CODES: dict[str, int] = {
     EventName.RESTARTING: 1012,
     EventName.UNAUTHORIZED: 1008,
+    "error": INTERNAL_ERROR,
 }
 
 AsFrame = Callable[[ServerSentEvent], str | None]
@@ -43,7 +45,6 @@ async def status_socket(session_id: UUID) -> None:
     await carry(session, as_frame, segments=wants_segments())
 
 
-@lru_cache(maxsize=1024)
 def as_frame(event: ServerSentEvent) -> str:
     """An event as a text frame. What SSE says in `retry:` stands beside the data."""
     retry = "" if event.retry_ms is None else f',"retry_ms":{event.retry_ms:d}'
@@ -56,25 +57,31 @@ async def carry(session: Session, frame: AsFrame, *, segments: bool = False) -> 
     """Accept the handshake and send the events of a session to their end. A client that has seen
     the end is only told that it is over, by a normal close."""
     start = await requested_start(session)
-    with ExitStack() as closers:
-        if nothing_to_come(session, start):
-            await websocket.accept()
-            await websocket.close(NORMAL, "nothing_more")
-            return
-        stream = await admit(session, Transport.WEBSOCKET, closers.callback)
+    if nothing_to_come(session, start):
         await websocket.accept()
+        await websocket.close(NORMAL, "nothing_more")
+        return
+    with ExitStack() as closers:
+        stream = await admit(session, Transport.WEBSOCKET, closers.callback)
         try:
-            events = script(stream, session.id, start, segments=segments).events()
-            async with aclosing(events):
-                async for event in events:
-                    if (text := frame(event)) is not None:
-                        await websocket.send(text)
+            await websocket.accept()
+            await _send_all(stream, script(stream, session.id, start, segments=segments), frame)
+            await websocket.close(CLOSE_CODES.get(stream.ended, NORMAL), stream.ended)
         except SlowReader:
-            return
+            return  # nothing more can be said to it
+
+
+async def _send_all(stream: OpenStream, events: EventStream, frame: AsFrame) -> None:
+    """Whatever breaks, the stream is told to be over, so that the client comes back."""
+    async with aclosing(events.events()) as to_send:
+        try:
+            async for event in to_send:
+                if (text := frame(event)) is not None:
+                    await websocket.send(text)
+        except SlowReader:
+            raise
         except Exception:
             stream.ended = "error"
-            log.exception("stream_broke", session_id=str(session.id), stream_id=str(stream.id))
-            await websocket.close(INTERNAL_ERROR, "error")
-            return
-        code = CLOSE_CODES.get(stream.ended, NORMAL)  # type: ignore[call-overload]
-        await websocket.close(code, stream.ended)
+            log.exception(
+                "stream_broke", session_id=str(stream.session_id), stream_id=str(stream.id)
+            )

@@ -1,6 +1,6 @@
 """The stream of all sessions one viewer may see, for lists: the state of each, and its changes.
 
-It follows every session that is not over, and learns of new ones by a notification; a query now and
+It follows the sessions that are not over, and learns of new ones by a notification; a query now and
 then finds what a notification should have told. A client that was away gets the newest state of
 whatever changed meanwhile; the history of a session is its own stream's to tell.
 """
@@ -12,7 +12,7 @@ import json
 import random
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,7 +32,7 @@ from quartapp.streaming.subscriber import SessionGone, StatusSubscriber
 
 log = structlog.get_logger()
 
-# Sessions followed at a time; an administrator of a busy system sees the newest.
+# Sessions followed at a time. One that has told all its news makes room for one that has not.
 MAX_FOLLOWED = 200
 # Events that wait here for the transport; others wait with their sessions.
 BUFFER = 16
@@ -76,7 +76,9 @@ class RosterStream:
         self._subscriber = subscriber
         self._settings = settings
         self._followers: dict[UUID, asyncio.Task[None]] = {}
-        self._delivered: dict[UUID, int] = {}  # the newest event of each session told of
+        # The newest event of each session: in the table, and told (or about to be).
+        self._newest: dict[UUID, int] = {}
+        self._told: dict[UUID, int] = {}
         self._news: deque[_News] = deque()
         self._room = asyncio.Semaphore(BUFFER)
         self._stirred = asyncio.Event()
@@ -89,27 +91,11 @@ class RosterStream:
         keeper = asyncio.create_task(self._keep(), name="roster")
         try:
             with closing(Clock(self._stream, self._settings, self._stirred.set)) as clock:
-                yield hello(self._stream, self._settings, self._listener.mode.value)
-                if self._reset:
-                    yield make_event(EventName.RESET, reason="cursor_unknown")
-                while (ending := clock.ending) is None:
-                    self._stirred.clear()
-                    if self._news:
-                        news = self._news.popleft()
-                        if news.message is not None:
-                            self._room.release()
-                        event = self._told(news)
+                async with aclosing(self._script(clock)) as script:
+                    async for event in script:
                         self._stream.events += 1
                         metrics.EVENTS.labels(event.event).inc()
                         yield event
-                        clock.said(status=True)
-                    elif clock.heartbeat_due:
-                        yield heartbeat(self._listener.mode.value, None)
-                        clock.said(status=False)
-                    else:
-                        await self._stirred.wait()
-                self._stream.ended = ending.value
-                yield last_event(ending, self._settings)
         finally:
             hearing.close()
             tasks = [keeper, *self._followers.values()]
@@ -117,11 +103,28 @@ class RosterStream:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _told(self, news: _News) -> ServerSentEvent:
+    async def _script(self, clock: Clock) -> AsyncGenerator[ServerSentEvent, None]:
+        yield hello(self._stream, self._settings, self._listener.mode.value)
+        if self._reset:
+            yield make_event(EventName.RESET, reason="cursor_unknown")
+        while (ending := clock.ending) is None:
+            self._stirred.clear()
+            if self._news:
+                yield self._next_event()
+                clock.said(status=True)
+            elif clock.heartbeat_due:
+                yield heartbeat(self._listener.mode.value, None)
+                clock.said(status=False)
+            else:
+                await self._stirred.wait()
+        self._stream.ended = ending.value
+        yield last_event(ending, self._settings)
+
+    def _next_event(self) -> ServerSentEvent:
+        news = self._news.popleft()
         if news.message is None:
-            self._delivered.pop(news.session_id, None)
             return make_event(EventName.GONE, session_id=str(news.session_id))
-        self._delivered[news.session_id] = news.message.id
+        self._room.release()
         return status_event(news.message, last=news.last)
 
     def _on_notification(self, payload: str | None) -> None:
@@ -158,43 +161,76 @@ class RosterStream:
     async def _update(self) -> None:
         async with connection_within(self._pool, self._settings.read_timeout_s) as connection:
             changed = await select_changed(
-                connection, self._stream.user_id, self._since, MARGIN_US, MAX_FOLLOWED
+                connection,
+                self._stream.user_id,
+                self._since,
+                MARGIN_US,
+                MAX_FOLLOWED,
+                list(self._followers),
             )
+        if changed is None:
+            self._stream.end(EventName.UNAUTHORIZED)
+            return
         self._owners = None if changed.everything else changed.owners
-        self._since = changed.as_of
-        newest = changed.newest
-        for session_id, event_id in newest.items():
-            if session_id in self._followers:
-                continue
-            after = self._delivered.get(session_id)
-            if after is None or event_id > after:
-                self._follow(session_id, after)
-        if len(newest) < MAX_FOLLOWED:
-            for session_id in [one for one in self._followers if one not in newest]:
-                self._leave(session_id)
+        self._newest = changed.newest
+        for session_id in [one for one in self._followers if one not in changed.followed]:
+            self._leave(session_id)
+            self._tell_gone(session_id)
+        wanted = [
+            session_id
+            for session_id, event_id in changed.newest.items()
+            if session_id not in self._followers and event_id > self._told.get(session_id, 0)
+        ]
+        self._make_room(len(wanted), changed.followed)
+        room = MAX_FOLLOWED - len(self._followers)
+        for session_id in wanted[:room]:
+            self._follow(session_id)
+        if len(wanted) <= room:  # else the others are still to be found
+            self._since = changed.as_of
 
-    def _follow(self, session_id: UUID, after: int | None) -> None:
-        task = asyncio.create_task(self._follow_to_end(session_id, after), name="roster-follow")
-        self._followers[session_id] = task
+    def _make_room(self, wanted: int, newest: dict[UUID, int]) -> None:
+        """Leave as many as it takes of those that have no news, quiet ones first. When they have
+        some again, they will be among those that changed last."""
+        idle = [one for one in self._followers if self._told.get(one, 0) >= newest[one]]
+        idle.sort(key=newest.__getitem__)
+        for session_id in idle[: max(0, len(self._followers) + wanted - MAX_FOLLOWED)]:
+            self._leave(session_id)
+
+    def _follow(self, session_id: UUID) -> None:
+        self._followers[session_id] = asyncio.create_task(
+            self._follow_to_end(session_id), name="roster-follow"
+        )
 
     def _leave(self, session_id: UUID) -> None:
-        """It may not be seen any more."""
         self._followers.pop(session_id).cancel()
-        if session_id in self._delivered:
-            self._tell(_News(session_id, None, last=True))
 
-    async def _follow_to_end(self, session_id: UUID, after: int | None) -> None:
+    async def _follow_to_end(self, session_id: UUID) -> None:
+        try:
+            await self._tell_all(session_id)
+        except SessionGone:
+            self._tell_gone(session_id)
+        except Exception:  # the next reading follows it again
+            log.exception("roster_broke", session_id=str(session_id))
+        if self._newest.get(session_id, 0) > self._told.get(session_id, 0):
+            self._outdated.set()  # it went on after its end: when that was read, it was followed
+        del self._followers[session_id]
+
+    async def _tell_all(self, session_id: UUID) -> None:
+        """Its events, to the one after which there are no more. Raises SessionGone."""
+        after = self._told.get(session_id)
         async with self._subscriber.subscribe(session_id, after) as subscription:
-            try:
-                async for message in subscription:
-                    await self._room.acquire()
-                    last = message.terminal and subscription.at_end
-                    self._tell(_News(session_id, message, last))
-                    if last:
-                        break
-            except SessionGone:
-                self._tell(_News(session_id, None, last=True))
-        self._followers.pop(session_id, None)
+            async for message in subscription:
+                await self._room.acquire()
+                last = message.terminal and subscription.at_end
+                self._told[session_id] = message.id
+                self._tell(_News(session_id, message, last))
+                if last:
+                    return
+
+    def _tell_gone(self, session_id: UUID) -> None:
+        self._told.pop(session_id, None)
+        self._newest.pop(session_id, None)
+        self._tell(_News(session_id, None, last=True))
 
     def _tell(self, news: _News) -> None:
         self._news.append(news)
