@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -11,14 +11,19 @@ from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
+from pydantic import SecretStr
+from quart import Quart
 
 from jobs.database import DATABASE_ERRORS, Pool
+from quartapp.accounts import insert_login
+from quartapp.auth import Credentials
+from quartapp.settings import WebSettings
 from tests.integration.streaming_fixtures import (
     RawStream,
     Recording,
     Site,
     Wire,
-    requested,
+    make_recording,
     stream_path,
 )
 
@@ -67,6 +72,23 @@ class Follower:
 
 
 @asynccontextmanager
+async def requested(port: int, path: str, headers: Mapping[str, str]) -> AsyncIterator[RawStream]:
+    """A GET over a socket of its own, answered as far as the end of the head."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join((*lines, "", "")).encode("ascii"))
+        stream = RawStream(reader, writer)
+        await stream.read_head()
+        yield stream
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+@asynccontextmanager
 async def followed(
     site: Site, recordings: Sequence[tuple[Recording, dict[str, str]]]
 ) -> AsyncIterator[list[Follower]]:
@@ -76,7 +98,7 @@ async def followed(
     async with AsyncExitStack() as stack:
         for recording, headers in recordings:
             stream = await stack.enter_async_context(
-                requested(site, stream_path(recording), headers)
+                requested(site.port, stream_path(recording), headers)
             )
             assert stream.status == 200, await stream.to_end()
             follower = Follower(recording.id)
@@ -167,3 +189,27 @@ async def rows_of(pool: Pool, session_ids: Sequence[UUID]) -> dict[UUID, list[in
         list(session_ids),
     )
     return {row["session_id"]: row["ids"] for row in rows}
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """An account, the one session it has, and the header that opens it."""
+
+    recording: Recording
+    headers: dict[str, str]
+
+
+async def make_viewers(pool: Pool, secret: str, count: int) -> list[Viewer]:
+    """Accounts straight into the database, signed in with the key of the product that is to serve
+    them."""
+    app = Quart("viewers")
+    app.secret_key = secret
+    credentials = Credentials(app, WebSettings(secret_key=SecretStr(secret)))
+    viewers = []
+    async with app.app_context():
+        for _ in range(count):
+            recording = await make_recording(pool)
+            login_id = await insert_login(pool, recording.owner_id, 3600)
+            token = credentials.bearer.dump_token(str(login_id))
+            viewers.append(Viewer(recording, {"Authorization": f"Bearer {token}"}))
+    return viewers

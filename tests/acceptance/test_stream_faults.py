@@ -170,6 +170,8 @@ async def make_recordings(
     return made
 
 
+@pytest.mark.behaviour("MD-30")
+@pytest.mark.behaviour("MD-31")
 @pytest.mark.criterion("AC-3.1.6")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 async def test_every_stream_survives_with_every_event(
