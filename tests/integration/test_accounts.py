@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import AsyncIterator, Iterator
+from itertools import product as pairs
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import websockets
+from websockets.exceptions import InvalidStatus
+from werkzeug.routing import Rule
 
+from jobs.database import Pool
+from jobs.model import Role
+from quartapp.access import sees
+from quartapp.accounts import (
+    insert_assignment,
+    insert_login,
+    select_allowed,
+    select_viewer,
+    update_login_revoked,
+)
+from quartapp.auth import COOKIE_NAME, credentials
+from quartapp.settings import WebSettings
+from tests.integration.streaming_fixtures import Site, running_site
 from tests.net import free_port
+from tests.people import make_user
 from tests.product import PASSWORD, Product
 from tests.sessions import address
 
@@ -147,6 +166,8 @@ def test_with_cookie_and_bearer_the_bearer_decides_alone(
         ({}, False),
         ({"Origin": "https://elsewhere.example"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
+        ({"Origin": "{own}.elsewhere.example"}, False),
         ({"Sec-Fetch-Site": "cross-site"}, False),
         ({"Sec-Fetch-Site": "same-site"}, False),
         ({"Sec-Fetch-Site": "same-origin"}, True),
@@ -213,15 +234,17 @@ def test_an_address_that_cannot_be_is_no_fault_of_the_server(
     assert code(answer) == (422, "invalid_request")
 
 
-def test_a_foreign_page_cannot_sign_its_visitor_in(product: Product) -> None:
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "http://["])
+def test_a_foreign_page_cannot_sign_its_visitor_in(product: Product, origin: str) -> None:
     email = address()
     product.create_user(email)
-    answer = httpx.post(
-        f"{product.url}{AUTH}/login",
-        json={"email": email, "password": PASSWORD},
-        headers={"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"},
-    )
-    assert code(answer) == (403, "csrf")
+    for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-origin"}):
+        answer = httpx.post(
+            f"{product.url}{AUTH}/login",
+            json={"email": email, "password": PASSWORD},
+            headers={"Origin": origin} | headers,
+        )
+        assert code(answer) == (403, "csrf")
 
 
 def test_an_expired_or_disabled_sign_in_is_none(product: Product) -> None:
@@ -293,3 +316,163 @@ class TestAdministration:
             assert code(swapped) == (409, "wrong_role")
             nobody = admin.put(f"/api/v1/admin/assignments/{uuid4()}/{other}")
             assert code(nobody) == (404, "not_found")
+
+
+class TestAllowed:
+    """`select_allowed`: what a request asks for one stream, asked for many at once."""
+
+    @pytest.fixture
+    async def site(self, settings: WebSettings) -> AsyncIterator[Site]:
+        async with running_site(settings) as running:
+            yield running
+
+    async def test_it_is_the_rule_of_single_requests(self, site: Site) -> None:
+        pool = site.services.pool
+        roles = (Role.ADMIN, Role.THERAPIST, Role.THERAPIST, Role.PATIENT, Role.PATIENT)
+        people = [await make_user(pool, role) for role in roles]
+        _, therapist, _, patient, _ = people
+        await insert_assignment(pool, therapist, patient)
+        logins = [await insert_login(pool, person, 3600) for person in people]
+        wanted = list(pairs(logins, [*people, uuid4()]))
+        allowed = await select_allowed(pool, wanted)
+        async with site.app.app_context():
+            for (login_id, owner_id), answer in zip(wanted, allowed, strict=True):
+                viewer = await select_viewer(pool, login_id)
+                assert viewer is not None
+                assert await sees(viewer, owner_id) is answer
+        # All of the administrator's, everybody's own, and the one assignment.
+        assert sum(allowed) == 6 + 4 + 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE logins SET revoked_at = now() WHERE id = $1",
+            "UPDATE logins SET created_at = '-infinity', expires_at = now() WHERE id = $1",
+            "UPDATE users SET disabled_at = now() FROM logins "
+            "WHERE users.id = user_id AND logins.id = $1",
+            "DELETE FROM logins WHERE id = $1",
+        ],
+        ids=["revoked", "over", "disabled", "gone"],
+    )
+    async def test_a_sign_in_that_is_over_may_nothing(self, pool: Pool, change: str) -> None:
+        owner, admin = await make_user(pool), await make_user(pool, Role.ADMIN)
+        for person in (owner, admin):
+            login_id = await insert_login(pool, person, 3600)
+            wanted: list[tuple[UUID, UUID | None]] = [(login_id, owner), (login_id, None)]
+            assert await select_allowed(pool, wanted) == [True, True]
+            await pool.execute(change, login_id)
+            assert await select_allowed(pool, wanted) == [False, False]
+            assert await select_viewer(pool, login_id) is None
+
+    async def test_answers_stand_in_the_order_of_the_questions(self, pool: Pool) -> None:
+        good, bad = [await insert_login(pool, await make_user(pool), 3600) for _ in range(2)]
+        await update_login_revoked(pool, bad)
+        questions: list[tuple[UUID, UUID | None]] = [
+            (good if number % 3 else bad, None) for number in range(1000)
+        ]
+        answers = await select_allowed(pool, questions)
+        assert answers == [bool(number % 3) for number in range(1000)]
+        assert await select_allowed(pool, []) == []
+
+
+class TestSockets:
+    """Handshakes of WebSockets: the same credentials, and an origin of our own."""
+
+    @pytest.fixture
+    async def site(self, settings: WebSettings) -> AsyncIterator[Site]:
+        settings = settings.model_copy(
+            update={"public_url": "https://transcripts.example", "streams_per_user": 100}
+        )
+        async with running_site(settings) as running:
+            yield running
+
+    async def test_refused_ones_get_the_status_and_the_problem(self, site: Site) -> None:
+        recording, owner = await site.recording()
+        _, stranger = await site.sign_in()
+        _, therapist = await site.sign_in(Role.THERAPIST)
+        for headers, expected in (
+            ({}, (401, "unauthenticated")),
+            ({"Authorization": "Bearer nonsense"}, (401, "unauthenticated")),
+            ({"Cookie": f"{COOKIE_NAME}=nonsense"}, (401, "unauthenticated")),
+            (stranger, (403, "forbidden")),
+            (therapist, (403, "forbidden")),
+            (owner, None),
+        ):
+            assert await handshake(site, recording.id, headers) == expected
+        assert await handshake(site, uuid4(), owner) == (404, "not_found")
+
+    async def test_cookie_or_bearer_and_with_both_the_bearer_alone(self, site: Site) -> None:
+        recording, owner = await site.recording()
+        stranger_id, stranger = await site.sign_in()
+        own = await cookie_for(site, recording.owner_id)
+        other = await cookie_for(site, stranger_id)
+        assert await handshake(site, recording.id, own) is None
+        assert await handshake(site, recording.id, other | owner) is None
+        assert await handshake(site, recording.id, other) == (403, "forbidden")
+        assert await handshake(site, recording.id, own | stranger) == (403, "forbidden")
+        spoiled = own | {"Authorization": "Bearer nonsense"}
+        assert await handshake(site, recording.id, spoiled) == (401, "unauthenticated")
+
+    @pytest.mark.behaviour("MD-52")
+    @pytest.mark.parametrize(
+        ("origin", "allowed"),
+        [
+            (None, True),
+            ("http://127.0.0.1:{port}", True),
+            ("https://127.0.0.1:{port}", True),
+            ("https://transcripts.example", True),
+            ("http://transcripts.example", False),
+            ("https://transcripts.example.elsewhere.example", False),
+            ("https://transcripts.example:444", False),
+            ("http://127.0.0.1:1", False),
+            ("http://127.0.0.1", False),
+            ("http://localhost:{port}", False),
+            ("http://elsewhere@127.0.0.1:{port}", False),
+            ("https://elsewhere.example", False),
+            ("null", False),
+            ("", False),
+            ("http://[", False),
+            ("127.0.0.1:{port}", False),
+        ],
+    )
+    async def test_a_page_of_another_site_opens_none(
+        self, site: Site, origin: str | None, allowed: bool
+    ) -> None:
+        recording, bearer = await site.recording()
+        cookie = await cookie_for(site, recording.owner_id)
+        page = {} if origin is None else {"Origin": origin.format(port=site.port)}
+        for headers in (cookie, bearer):
+            answer = await handshake(site, recording.id, headers | page)
+            assert answer == (None if allowed else (403, "origin"))
+
+    async def test_every_socket_looks_at_the_origin(self, site: Site) -> None:
+        recording, owner = await site.recording()
+        sockets: list[Rule] = [rule for rule in site.app.url_map.iter_rules() if rule.websocket]
+        assert len(sockets) >= 2
+        page = {"Origin": "https://elsewhere.example"}
+        for rule in sockets:
+            path = rule.rule.replace("<uuid:session_id>", str(recording.id))
+            assert await handshake(site, path, owner | page) == (403, "origin")
+            assert await handshake(site, path, owner) is None
+
+
+async def cookie_for(site: Site, user_id: UUID) -> dict[str, str]:
+    login_id = await insert_login(site.services.pool, user_id, 3600)
+    async with site.app.app_context():
+        return {"Cookie": f"{COOKIE_NAME}={credentials().cookie.dump_token(str(login_id))}"}
+
+
+async def handshake(
+    site: Site, where: UUID | str, headers: dict[str, str]
+) -> tuple[int, str] | None:
+    """Status and code of the refusal, or None when the WebSocket says something."""
+    path = f"/api/v1/sessions/{where}/status/ws" if isinstance(where, UUID) else where
+    url = f"ws://127.0.0.1:{site.port}{path}"
+    try:
+        async with websockets.connect(url, additional_headers=headers) as socket:
+            await socket.recv()
+            return None
+    except InvalidStatus as refused:
+        answer = refused.response
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        return answer.status_code, json.loads(answer.body or b"")["code"]
