@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import socket
 import struct
@@ -17,10 +16,6 @@ from quart import Quart
 from quartapp.accounts import insert_login
 from quartapp.auth import COOKIE_NAME, credentials
 from tests.integration.streaming_fixtures import PATIENCE_S, RawStream, Recording, Site
-
-# Linux, filter.h: a program that looks at each packet before the socket sees it.
-SO_ATTACH_FILTER = 26
-DROP_EVERYTHING = struct.pack("HBBI", 0x06, 0, 0, 0)  # return 0: of each packet keep no byte
 
 
 async def send(stream: RawStream, start: str, headers: dict[str, str]) -> None:
@@ -62,16 +57,6 @@ def reset(stream: RawStream) -> None:
 def half_close(stream: RawStream) -> None:
     """Say that no more will be said, and go on listening."""
     stream.writer.write_eof()
-
-
-def vanish(stream: RawStream) -> None:
-    """From now on nothing that is sent to this client arrives, and nothing is acknowledged: as when
-    its network is gone. Nobody tells the server."""
-    program = ctypes.create_string_buffer(DROP_EVERYTHING, len(DROP_EVERYTHING))
-    raw: socket.socket = stream.writer.get_extra_info("socket")
-    raw.setsockopt(
-        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program))
-    )
 
 
 def connections(site: Site) -> int:

@@ -202,6 +202,44 @@ async def test_pages_of_other_origins_get_no_permission(site: Site, origin: str)
             assert not [name for name in names if name.startswith("access-control-")]
 
 
+@pytest.mark.behaviour("MD-51")
+async def test_pages_of_an_origin_that_is_named_get_it_by_name(quick: WebSettings) -> None:
+    friend = "https://friend.example"
+    settings = quick.model_copy(update={"cors_origins": f"{friend},https://other.example"})
+    async with running_site(settings) as site:
+        recording, _ = await site.recording()
+        cookie, _ = await tokens(site, recording.owner_id)
+        for origin, allowed in ((friend, True), (f"{friend}.evil.example", False), ("null", False)):
+            headers = {"Origin": origin, "Cookie": cookie}
+            async with requested(site, stream_path(recording), headers) as stream:
+                permission = stream.header("Access-Control-Allow-Origin")
+                assert permission == (origin if allowed else None)
+                if allowed:
+                    assert stream.header("Access-Control-Allow-Credentials") == "true"
+                    assert (await stream.block())["event"] == "hello"
+                varies = {name.strip().lower() for name in (stream.header("Vary") or "").split(",")}
+                assert "origin" in varies
+            async with requested(site, stream_path(recording), {"Origin": origin}) as refused:
+                assert refused.status == 401
+                permission = refused.header("Access-Control-Allow-Origin")
+                assert permission == (origin if allowed else None)
+
+
+@pytest.mark.behaviour("MD-51")
+async def test_every_origin_is_allowed_without_cookies_or_not_at_all(quick: WebSettings) -> None:
+    async with running_site(quick.model_copy(update={"cors_origins": "*"})) as site:
+        recording, headers = await site.recording()
+        cookie, _ = await tokens(site, recording.owner_id)
+        elsewhere = {"Origin": "https://elsewhere.example"}
+        async with requested(site, stream_path(recording), headers | elsewhere) as stream:
+            assert stream.status == 200
+            assert stream.header("Access-Control-Allow-Origin") == "*"
+            assert stream.header("Access-Control-Allow-Credentials") is None
+        by_cookie = elsewhere | {"Cookie": cookie}
+        async with requested(site, stream_path(recording), by_cookie) as stream:
+            assert stream.header("Access-Control-Allow-Credentials") is None
+
+
 @pytest.mark.behaviour("MD-50")
 def test_no_credential_stands_in_an_address(product: Product) -> None:
     described = httpx.get(f"{product.url}/openapi.json").json()
