@@ -210,6 +210,22 @@ def is_alias(field: FieldInfo) -> bool:
         ("QUARTAPP_AUDIO_STORE", "ftp://somewhere", "s3://bucket"),
         ("QUARTAPP_AUDIO_STORE", "s3://", "s3://bucket"),
         ("QUARTAPP_AUDIO_STORE", "file://", "file:///directory"),
+        ("QUARTAPP_TICKET_DURATION_S", "0", "1"),
+        ("QUARTAPP_TICKET_DURATION_S", "61", "60"),
+        ("QUARTAPP_TICKET_LIMIT", "0", "1"),
+        ("QUARTAPP_CORS_ORIGINS", "app.example.org", "scheme://host"),
+        ("QUARTAPP_CORS_ORIGINS", "https://app.example.org/", "without a path"),
+        ("QUARTAPP_CORS_ORIGINS", "https://app.example.org/page", "without a path"),
+        ("QUARTAPP_CORS_ORIGINS", "https://app.example.org?a=b", "without a path"),
+        ("QUARTAPP_CORS_ORIGINS", "https://somebody@app.example.org", "scheme://host"),
+        ("QUARTAPP_CORS_ORIGINS", "https://*.example.org", "scheme://host"),
+        ("QUARTAPP_CORS_ORIGINS", "https://a.example b.example", "scheme://host"),
+        ("QUARTAPP_CORS_ORIGINS", "https://", "scheme://host"),
+        ("QUARTAPP_CORS_ORIGINS", "https://a.example:port", "scheme://host"),
+        ("QUARTAPP_CORS_ORIGINS", "null", "scheme://host"),
+        ("QUARTAPP_CORS_ORIGINS", "https://a.example,null", "scheme://host"),
+        ("QUARTAPP_CORS_ORIGINS", "*,https://a.example", "stands alone"),
+        ("QUARTAPP_CORS_ORIGINS", "*,*", "stands alone"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_variable(name: str, value: str, said: str) -> None:
@@ -233,6 +249,26 @@ def test_all_bad_values_are_told_at_once() -> None:
 def test_every_kind_of_audio_store_is_taken(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUARTAPP_AUDIO_STORE", value)
     assert JobSettings().audio_store == value
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("https://app.example.org", {"https://app.example.org"}),
+        (" https://A.example , http://[::1]:81,", {"https://a.example", "http://[::1]:81"}),
+        ("https://a.example,https://A.EXAMPLE:443", {"https://a.example"}),
+        ("https://a.example:80,http://a.example:80", {"https://a.example:80", "http://a.example"}),
+        ("capacitor://localhost", {"capacitor://localhost"}),
+        ("*", set()),
+        (" , ", set()),
+    ],
+)
+def test_origins_are_named_as_browsers_name_them(
+    value: str, origins: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUARTAPP_CORS_ORIGINS", value)
+    assert WebSettings().named_origins == origins
+    assert WebSettings().any_origin is (value == "*")
 
 
 # The secret -------------------------------------------------------------------------------------
