@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -228,3 +231,35 @@ async def test_where_all_are_allowed_the_cookie_gets_nothing(
             "hello",
             "complete",
         ]
+
+
+async def test_the_example_of_the_documentation_follows_a_session_to_its_end(
+    settings: WebSettings, browser: Browser, elsewhere: str
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
+    short = settings.model_copy(update={"max_lifetime_s": 1.0})
+    async with visited(short, browser, elsewhere, elsewhere) as (site, page):
+        recording, headers = await site.recording()
+        token = headers["Authorization"].removeprefix("Bearer ")
+        await page.evaluate(
+            f"""([api, id, token]) => {{
+                window.API = api;
+                window.shown = [];
+                {example}
+                follow(id, token, (message) => window.shown.push(message.id));
+            }}""",
+            [address(site, ""), str(recording.id), token],
+        )
+        await page.wait_for_function("shown.length")
+        for percent in range(1, 41):
+            await recording.publish(progress=percent)
+            await asyncio.sleep(0.15)
+        await complete(recording)
+        await page.wait_for_function("(last) => shown.includes(last)", arg=recording.ids[-1])
+        shown: list[int] = await page.evaluate("shown")
+        opened = await site.services.pool.fetchval(
+            "SELECT count(*) FROM stream_events WHERE kind = 'connect'"
+        )
+    assert opened >= 3, "its streams ended on the way"
+    assert shown == recording.ids, "each once"
