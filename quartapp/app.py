@@ -27,7 +27,7 @@ from quartapp.api.auth import auth_blueprint
 from quartapp.api.sessions import sessions_blueprint
 from quartapp.api.tickets import tickets_blueprint
 from quartapp.auth import Credentials
-from quartapp.connection import Connection, LimitedRequest, Socket
+from quartapp.connection import Connection, LimitedRequest, NoSessions, Socket
 from quartapp.cors import share
 from quartapp.limits import ExpiringStore, client_address
 from quartapp.problems import Problem, register_problems
@@ -60,6 +60,7 @@ def create_app(services: Services) -> Quart:
     app = Quart(__name__, static_folder="static", static_url_path="/static")
     app.secret_key = settings.signing_key()
     app.request_class = LimitedRequest
+    app.session_interface = NoSessions()  # type: ignore[assignment]
     app.asgi_http_class = Connection
     app.asgi_websocket_class = Socket
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = True

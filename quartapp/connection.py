@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from quart import Request
+from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
+from quart.sessions import SessionInterface, SessionMixin
 from quart.utils import cancel_tasks, raise_task_exceptions
+from quart.wrappers.base import BaseRequestWebsocket
+from werkzeug.wrappers import Response as WerkzeugResponse
 
 from jobs.settings import KIB
 from quartapp.websocket_wire import replace_websockets
@@ -17,6 +20,18 @@ MAX_BODY_BYTES = 64 * KIB
 UPLOAD = ("POST", "/api/v1/sessions")
 
 replace_websockets()
+
+
+class NoSessions(SessionInterface):
+    """Sign-ins are not kept in Quart's session, whose signing is not set up for each request."""
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> None:
+        return None
+
+    async def save_session(
+        self, app: Quart, session: SessionMixin, response: Response | WerkzeugResponse | None
+    ) -> None:
+        pass
 
 
 class LimitedRequest(Request):
