@@ -330,8 +330,10 @@ class TestAllowed:
         pool = site.services.pool
         roles = (Role.ADMIN, Role.THERAPIST, Role.THERAPIST, Role.PATIENT, Role.PATIENT)
         people = [await make_user(pool, role) for role in roles]
-        _, therapist, _, patient, _ = people
+        _, therapist, _, patient, other = people
         await insert_assignment(pool, therapist, patient)
+        # As of somebody who was a therapist once.
+        await insert_assignment(pool, other, patient)
         logins = [await insert_login(pool, person, 3600) for person in people]
         wanted = list(pairs(logins, [*people, uuid4()]))
         allowed = await select_allowed(pool, wanted)
