@@ -83,7 +83,7 @@ async def test_a_hundred_streams_dropped_at_once_leave_nothing(site: Site) -> No
 async def test_bytes_after_the_request_do_not_hide_that_the_client_left(
     quick: WebSettings, leave: Callable[[RawStream], None]
 ) -> None:
-    async with running_site(quick.model_copy(update={"heartbeat_s": 1.0})) as site:
+    async with running_site(quick.model_copy(update={"heartbeat_s": 0.4})) as site:
         recording, headers = await site.recording()
         path = stream_path(recording)
         async with requested(site, path, headers) as stream:
@@ -92,7 +92,7 @@ async def test_bytes_after_the_request_do_not_hide_that_the_client_left(
                 await send(stream, f"GET {path} HTTP/1.1\r\nHost: x\r\n", headers)
             leave(stream)
             # The first writing tells the kernel, the second us.
-            await eventually(lambda: site.open_streams() == 0, within_s=2.5)
+            await eventually(lambda: site.open_streams() == 0, within_s=2)
         await eventually(lambda: connections(site) == 0)
 
 
