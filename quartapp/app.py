@@ -30,6 +30,7 @@ from quartapp.auth import Credentials
 from quartapp.connection import Connection, LimitedRequest, NoSessions, Socket
 from quartapp.cors import share
 from quartapp.limits import ExpiringStore, client_address
+from quartapp.openapi import Provider
 from quartapp.problems import Problem, register_problems
 from quartapp.services import EXTENSION, Services
 from quartapp.uploads import FlowControl
@@ -82,6 +83,7 @@ def create_app(services: Services) -> Quart:
         tags=[Tag(name=name) for name in TAGS],
         security_schemes={"bearer": HttpSecurityScheme(scheme="bearer")},
         security=[{"bearer": []}],
+        openapi_provider_class=Provider,
         conversion_preference="pydantic",
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ from quartapp.api.bodies import (
     UserList,
     UserQuery,
 )
+from quartapp.openapi import answers
 from quartapp.problems import Problem
 from quartapp.services import services
 
@@ -66,6 +67,7 @@ async def get_assignments() -> AssignmentList:
 @document_response(ProblemBody, 403)
 @document_response(ProblemBody, 404)
 @document_response(ProblemBody, 409)
+@answers(204, "Done")
 async def put_assignment(therapist_id: UUID, patient_id: UUID) -> Response:
     """Let a therapist see a patient's sessions."""
     await require_admin()
@@ -82,6 +84,7 @@ async def put_assignment(therapist_id: UUID, patient_id: UUID) -> Response:
 @blueprint.delete("/assignments/<uuid:therapist_id>/<uuid:patient_id>")
 @tag(["administration"])
 @document_response(ProblemBody, 403)
+@answers(204, "Done")
 async def remove_assignment(therapist_id: UUID, patient_id: UUID) -> Response:
     """Take the sight of a patient's sessions back."""
     await require_admin()

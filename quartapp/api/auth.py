@@ -19,6 +19,7 @@ from quartapp.accounts import (
 )
 from quartapp.api.bodies import Login, ProblemBody, Registration, SignedIn, UserBody
 from quartapp.auth import credentials, current_viewer, refuse_foreign_origin
+from quartapp.openapi import answers
 from quartapp.passwords import hash_password, needs_rehash, verify_password
 from quartapp.problems import Problem
 from quartapp.services import services
@@ -76,6 +77,7 @@ def auth_blueprint(logins_per_minute: int) -> Blueprint:
     @blueprint.post("/logout")
     @tag(["accounts"])
     @document_response(ProblemBody, 401)
+    @answers(204, "Done")
     async def post_logout() -> Response:
         """End the sign-in: its cookie and its bearer token are worth nothing afterwards."""
         viewer = await current_viewer()

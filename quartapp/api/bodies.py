@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
@@ -77,6 +77,28 @@ class Assignment(BaseModel):
 
 class AssignmentList(BaseModel):
     assignments: list[Assignment]
+
+
+class RosterQuery(BaseModel):
+    """Where a stream of all sessions begins, and whose it is."""
+
+    last_event_id: str | None = Field(None, description="As `Last-Event-ID`, which wins.")
+    client_id: str | None = Field(
+        None, max_length=64, description="One for each tab; takes over its own old slot."
+    )
+
+
+class DialectQuery(RosterQuery):
+    """Where the stream of one session begins, and whose it is."""
+
+    replay: Literal["all"] | None = Field(None, description="Begin with the first event.")
+    ticket: str | None = Field(None, description="Instead of a header; good once.")
+
+
+class StreamQuery(DialectQuery):
+    """What a stream of one session brings as well."""
+
+    segments: bool | None = Field(None, description="Send pieces of the transcript too.")
 
 
 class ErrorBody(BaseModel):

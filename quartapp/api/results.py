@@ -20,6 +20,7 @@ from jobs.settings import HOURS, KIB
 from jobs.subtitles import to_srt, to_text, to_vtt
 from quartapp.access import viewed_session
 from quartapp.api.bodies import ProblemBody, TranscriptBody, transcript_body
+from quartapp.openapi import answers
 from quartapp.problems import Problem
 from quartapp.services import services
 
@@ -73,6 +74,8 @@ def _written(session: Session, segments: list[Segment], form: str) -> str:
 
 @blueprint.get("/audio")
 @tag(["results"])
+@answers(200, "The recording", "audio/*", "video/*")
+@answers(206, "A part of it", "audio/*", "video/*")
 @document_response(ProblemBody, 403)
 @document_response(ProblemBody, 404)
 @document_response(ProblemBody, 416)

@@ -29,6 +29,7 @@ from quartapp.api.bodies import ProblemBody, SessionBody, SessionList, SessionQu
 from quartapp.auth import current_viewer
 from quartapp.idempotency import parse_key
 from quartapp.intake import take_in, too_large
+from quartapp.openapi import answers
 from quartapp.problems import Problem
 from quartapp.services import services
 from quartapp.uploads import form_of_request
@@ -107,6 +108,7 @@ def sessions_blueprint(uploads_per_minute: int) -> Blueprint:
     @tag(["sessions"])
     @document_response(ProblemBody, 403)
     @document_response(ProblemBody, 404)
+    @answers(204, "Done")
     async def delete_session(session_id: UUID) -> Response:
         """Delete a session in any state.
 

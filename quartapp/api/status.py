@@ -12,6 +12,7 @@ from jobs.queue import select_queue_position
 from jobs.statuses import select_latest_status, select_statuses_after
 from quartapp.access import viewed_session
 from quartapp.api.bodies import HistoryBody, HistoryQuery, LatestStatusBody, ProblemBody
+from quartapp.openapi import answers
 from quartapp.problems import Problem
 from quartapp.services import services
 
@@ -21,6 +22,7 @@ blueprint = Blueprint("status", __name__, url_prefix="/api/v1/sessions/<uuid:ses
 @blueprint.get("")
 @tag(["status"])
 @document_response(LatestStatusBody)
+@answers(304, "Nothing new since `If-None-Match`")
 @document_response(ProblemBody, 403)
 @document_response(ProblemBody, 404)
 async def get_status(session_id: UUID) -> Response:

@@ -7,11 +7,12 @@ from typing import cast
 from uuid import UUID
 
 from quart import Blueprint, Response, request
-from quart_schema import document_response, tag
+from quart_schema import document_querystring, document_response, tag
 
 from quartapp.access import viewed_session
-from quartapp.api.bodies import ProblemBody
+from quartapp.api.bodies import ProblemBody, StreamQuery
 from quartapp.connection import LimitedRequest
+from quartapp.openapi import answers
 from quartapp.opening import admit, nothing_to_come, requested_start, script, wants_segments
 from quartapp.problems import Problem
 from quartapp.streaming.event_stream import as_blocks
@@ -30,6 +31,9 @@ HEADERS = {
 
 @blueprint.get("/stream")
 @tag(["status"])
+@document_querystring(StreamQuery)
+@answers(200, "The stream", MEDIA_TYPE)
+@answers(204, "The client has seen the end")
 @document_response(ProblemBody, 403)
 @document_response(ProblemBody, 404)
 @document_response(ProblemBody, 406)

@@ -5,13 +5,20 @@ from __future__ import annotations
 from uuid import UUID
 
 from quart import Blueprint, Response, request
-from quart_schema import document_response, tag
+from quart_schema import document_querystring, document_response, tag
 
 from quartapp.access import viewed_session
-from quartapp.api.bodies import ProblemBody
-from quartapp.api.stream import current_request, nothing_more, require_event_stream, stream_response
+from quartapp.api.bodies import DialectQuery, ProblemBody
+from quartapp.api.stream import (
+    MEDIA_TYPE,
+    current_request,
+    nothing_more,
+    require_event_stream,
+    stream_response,
+)
 from quartapp.api.websocket import carry
 from quartapp.auth import require_allowed_origin
+from quartapp.openapi import answers
 from quartapp.opening import admit, nothing_to_come, requested_start, script
 from quartapp.streaming.event_stream import as_blocks
 from quartapp.streaming.slots import Transport
@@ -24,6 +31,9 @@ blueprint = Blueprint(
 
 @blueprint.get("/stream")
 @tag(["status"])
+@document_querystring(DialectQuery)
+@answers(200, "The stream", MEDIA_TYPE)
+@answers(204, "The client has seen the end")
 @document_response(ProblemBody, 403)
 @document_response(ProblemBody, 404)
 @document_response(ProblemBody, 406)

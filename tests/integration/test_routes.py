@@ -101,6 +101,8 @@ async def test_every_route_of_the_api_is_documented() -> None:
             assert (method, plain) in documented
             summary = document["paths"][plain][method.lower()]["summary"]
             assert summary.endswith("."), f"{method} {plain}: {summary!r} is half a sentence"
+            answers = document["paths"][plain][method.lower()]["responses"]
+            assert any(code.startswith("2") for code in answers), f"{method} {plain} never succeeds"
 
 
 def _kind(rule: Rule, name: str) -> str:
