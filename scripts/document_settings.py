@@ -83,7 +83,7 @@ def default(field: FieldInfo) -> str:
     value: Any = field.get_default()
     if value is None or value == "":
         return UNSET
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+    return f"`{value:.12g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def meaning(field: FieldInfo) -> str:
