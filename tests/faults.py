@@ -205,11 +205,12 @@ async def make_viewers(pool: Pool, secret: str, count: int) -> list[Viewer]:
     app = Quart("viewers")
     app.secret_key = secret
     credentials = Credentials(app, WebSettings(secret_key=SecretStr(secret)))
-    viewers = []
-    async with app.app_context():
-        for _ in range(count):
-            recording = await make_recording(pool)
-            login_id = await insert_login(pool, recording.owner_id, 3600)
+
+    async def make() -> Viewer:
+        recording = await make_recording(pool)
+        login_id = await insert_login(pool, recording.owner_id, 3600)
+        async with app.app_context():
             token = credentials.bearer.dump_token(str(login_id))
-            viewers.append(Viewer(recording, {"Authorization": f"Bearer {token}"}))
-    return viewers
+        return Viewer(recording, {"Authorization": f"Bearer {token}"})
+
+    return await asyncio.gather(*(make() for _ in range(count)))

@@ -39,8 +39,8 @@ SECRET = "a secret for these tests and nothing else"
 STREAMS = 1_000
 ROUNDS = 20
 OPENING_AT_A_TIME = 100
-# Of the second round, which has touched every part of the code. An allocator never gives back all.
-MOST_GROWTH = 0.05
+# Over the second half of the rounds: before, the collector lets garbage lie until it has enough.
+MOST_GROWTH = 0.03
 
 HERD = 100
 HERD_UPDATES_A_SECOND = 20.0
@@ -178,7 +178,7 @@ async def test_a_thousand_streams_opened_and_dropped_leave_nothing_behind(
     with capsys.disabled():
         print(f"\n{STREAMS} streams open in {min(times):.2f} to {max(times):.2f} s; MiB after each")
         print("round: " + " ".join(f"{size / 2**20:.1f}" for size in sizes) + f"; {before}")
-    assert sizes[-1] <= sizes[1] * (1 + MOST_GROWTH)
+    assert sizes[-1] <= sizes[ROUNDS // 2] * (1 + MOST_GROWTH)
     assert mine.stop() == 0
 
 
