@@ -15,6 +15,27 @@ KEEPALIVE_COUNT = 3
 UNSENT_BYTES = 32 * KIB
 
 
+def keep_alive(
+    of: socket.socket, *, idle_s: int, interval_s: int, count: int, unacknowledged_s: float
+) -> None:
+    """Have the kernel notice a dead peer on a TCP socket: one that is silent for `idle_s` and then
+    answers none of `count` probes, and one that acknowledges nothing it is sent."""
+    of.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", idle_s),
+        ("TCP_KEEPINTVL", interval_s),
+        ("TCP_KEEPCNT", count),
+        ("TCP_USER_TIMEOUT", round(1000 * unacknowledged_s)),
+    ):
+        set_if_known(of, option, value)
+
+
+def set_if_known(of: socket.socket, option: str, value: int) -> None:
+    """Set a TCP option by name; not every system has every one."""
+    if hasattr(socket, option):
+        of.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
 class CannotListen(Exception):
     """The address or the port cannot be had; the message is one line."""
 
@@ -28,16 +49,14 @@ def bind(host: str, port: int, *, write_timeout_s: float) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
-        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-        ("TCP_USER_TIMEOUT", round(1000 * write_timeout_s)),
-        ("TCP_NOTSENT_LOWAT", UNSENT_BYTES),
-    ):
-        if hasattr(socket, option):  # not every system has every one
-            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    keep_alive(
+        listening,
+        idle_s=KEEPALIVE_IDLE_S,
+        interval_s=KEEPALIVE_INTERVAL_S,
+        count=KEEPALIVE_COUNT,
+        unacknowledged_s=write_timeout_s,
+    )
+    set_if_known(listening, "TCP_NOTSENT_LOWAT", UNSENT_BYTES)
     try:
         listening.bind((host, port))
     except OSError as error:

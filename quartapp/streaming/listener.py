@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from jobs.database import DATABASE_ERRORS, Pool, location
+from jobs.database import DATABASE_ERRORS, Pool, connection_within, location
 from jobs.model import StatusMessage, status_channel
 from jobs.statuses import select_latest_ids
 from quartapp.streaming.notifications import (
@@ -441,8 +441,9 @@ class Listener:
         self._postpone_probe()
         self._probe_answer = loop.create_future()
         try:
-            async with asyncio.timeout(self._settings.listen_probe_timeout_s):
-                await self._pool.execute("SELECT pg_notify($1, '')", self._probe_channel)
+            timeout_s = self._settings.listen_probe_timeout_s
+            async with connection_within(self._pool, timeout_s) as another:
+                await another.execute("SELECT pg_notify($1, '')", self._probe_channel)
         except DATABASE_ERRORS:
             await connection.execute("SELECT 1", timeout=self._settings.listen_probe_timeout_s)
             return False
@@ -521,8 +522,8 @@ class Listener:
         watched = {found.session_id: found for found in self._session_channels() if found.hearings}
         if not watched:
             return
-        async with asyncio.timeout(self._settings.read_timeout_s):
-            newest = await select_latest_ids(self._pool, watched)
+        async with connection_within(self._pool, self._settings.read_timeout_s) as connection:
+            newest = await select_latest_ids(connection, watched)
         behind = [found for key, found in watched.items() if found.behind(newest.get(key))]
         if self._live_at is not None and behind and not resync:
             await asyncio.sleep(NOTIFICATION_GRACE_S)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
+from quartapp.sockets import keep_alive
+
 if TYPE_CHECKING:
     _Connection: TypeAlias = asyncpg.Connection[Any]
 else:
@@ -24,7 +26,7 @@ APPLICATION_NAME = "quartapp-listen"
 KEEPALIVE_IDLE_S = 10
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
-UNACKNOWLEDGED_MS = 10_000
+UNACKNOWLEDGED_S = 10
 
 # Set after connecting and not as start-up parameters, which poolers refuse: it must get as far as
 # the delivery probe, which then says what is wrong.
@@ -51,15 +53,13 @@ class ListenConnection(_Connection):
         peer = self._transport.get_extra_info("socket")  # type: ignore[attr-defined]
         if peer is None or peer.family not in {socket.AF_INET, socket.AF_INET6}:
             return
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (
-            ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
-            ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
-            ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-            ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_MS),
-        ):
-            if hasattr(socket, option):  # not every system has every one
-                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        keep_alive(
+            peer,
+            idle_s=KEEPALIVE_IDLE_S,
+            interval_s=KEEPALIVE_INTERVAL_S,
+            count=KEEPALIVE_COUNT,
+            unacknowledged_s=UNACKNOWLEDGED_S,
+        )
 
 
 async def connect_listening(
