@@ -102,7 +102,8 @@ class StatusPublisher:
         `committed_s` is the audio time, in seconds, up to which segments are now stored. Returns
         the message as every client will see it, or None when this writer has been fenced out:
         another attempt has begun, the lease is another's, or the session is over. It must then
-        stop. Texts are cut at 16 KiB, and what the database cannot hold of them is marked (U+FFFD).
+        stop. What the database cannot hold of texts is marked (U+FFFD), those of `update` are cut
+        at 16 KiB.
 
         Terminal events and those that bring segments are flushed to disk before this returns;
         plain progress is not (losing the last of it in a crash costs nothing). Give a `connection`
@@ -125,7 +126,7 @@ class StatusPublisher:
             update.estimated_completion,
             update.processing_speed,
             _error_json(update),
-            json.dumps([segment.fields() for segment in segments]),
+            _segments_json(segments),
             committed_s,
             status_channel(session_id),
             durable,
@@ -140,6 +141,14 @@ def _error_json(update: StatusUpdate) -> str | None:
         return None
     fields = {"code": update.error.code, "message": _fitting(update.error.message)}
     return json.dumps(fields, ensure_ascii=False)
+
+
+def _segments_json(segments: Sequence[Segment]) -> str:
+    pieces = [segment.fields() for segment in segments]
+    for piece in pieces:
+        for texts in (piece, *piece["words"]):
+            texts["text"] = UNSTORABLE.sub("\ufffd", texts["text"])
+    return json.dumps(pieces)
 
 
 def _fitting(text: str) -> str:

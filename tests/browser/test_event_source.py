@@ -25,7 +25,7 @@ from tests.product import PASSWORD, Product
 
 CONNECTING, OPEN, CLOSED = 0, 1, 2
 RETRY_MIN_MS, RETRY_MAX_MS = 300, 500
-IDLE_TIMEOUT_S = 2.0
+IDLE_TIMEOUT_S = 1.5
 FRIEND_PORT, STRANGER_PORT = free_port(), free_port()
 
 SETTINGS = {
@@ -111,7 +111,7 @@ class Watcher:
 
     async def calm(self) -> None:
         """Time enough for several reconnects, if there were to be any."""
-        await asyncio.sleep(4 * RETRY_MAX_MS / 1000)
+        await asyncio.sleep(3 * RETRY_MAX_MS / 1000)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from httpx_sse import EventSource, aconnect_sse
 from sseclient import SSEClient
 
-from jobs.model import Role, Segment, Stage, Status, StatusUpdate
+from jobs.model import Role, Segment, Stage, Status, StatusUpdate, Word
 from quartapp.settings import WebSettings
 from quartapp.streaming.encoder import EventName
 from tests.integration.streaming_fixtures import (
@@ -66,7 +66,14 @@ async def publish_segments(recording: Recording, texts: Sequence[str]) -> None:
         recording.attempt,
         StatusUpdate(Status.PROCESSING, Stage.TRANSCRIBING, "Transcribing", progress=2),
         segments=[
-            Segment(number, float(number), number + 1.0, text) for number, text in enumerate(texts)
+            Segment(
+                number,
+                float(number),
+                number + 1.0,
+                text,
+                (Word(text, float(number), number + 1.0, None),),
+            )
+            for number, text in enumerate(texts)
         ],
     )
 
@@ -171,10 +178,14 @@ async def test_what_the_database_cannot_hold_is_marked_and_the_event_is_not_lost
     site: Site,
 ) -> None:
     recording, headers = await site.recording()
-    async with requested(site, stream_path(recording), headers) as stream:
+    path = stream_path(recording, "?segments=true")
+    async with requested(site, path, headers) as stream:
         await stream.until("progress")
+        await publish_segments(recording, ["one\0two \ud800 three"])
         await recording.publish(Status.FAILED, message="one\0two \ud800 three")
-        [failed] = await stream.rest()
+        segment, _, failed = await stream.rest()
+    assert segment.json["text"] == "one\ufffdtwo \ufffd three"
+    assert segment.json["words"][0]["text"] == "one\ufffdtwo \ufffd three"
     assert failed["event"] == "failed"
     assert failed.json["message"] == "one\ufffdtwo \ufffd three"
     assert failed.json["error"]["message"] == "one\ufffdtwo \ufffd three"
@@ -213,7 +224,7 @@ async def test_a_transcript_of_megabytes_comes_in_small_events(site: Site) -> No
         await stream.rest()
     blocks = stream.body.split(b"\n\n")
     assert sum(block.count(b"event: segment") for block in blocks) == len(texts)
-    assert max(len(block) for block in blocks) < 8192
+    assert max(len(block) for block in blocks) < 16_384
 
 
 @pytest.mark.criterion("SH-6")
