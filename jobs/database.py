@@ -38,7 +38,13 @@ DIRECT_SETTINGS = PLAIN_SETTINGS | {
 }
 
 # What any statement may raise when the database is away, or will not have it.
-DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+DATABASE_ERRORS = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # when a server goes away in the middle of an answer
+    TimeoutError,
+)
 # Connecting also reads the address.
 CONNECT_ERRORS = (*DATABASE_ERRORS, ValueError)
 
@@ -141,6 +147,8 @@ def unreachable(dsn: str, error: BaseException) -> str:
             reason = "the user name or password is wrong"
         case asyncpg.InvalidCatalogNameError():
             reason = "there is no database of that name on the server"
+        case asyncpg.ProtocolViolationError() if "startup parameter" in str(error):
+            reason = "this is a pooler; set DATABASE_URL_DIRECT to the database itself as well"
         case TimeoutError():
             reason = "no answer in time"
         case ssl.SSLError():

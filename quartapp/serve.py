@@ -31,7 +31,7 @@ GRACEFUL_TIMEOUT_S = 2.0
 KEEP_ALIVE_S = 75  # longer than the idle time of the proxies in front
 SERVER_STOP_S = 5.0
 
-GC_THRESHOLD = 10_000
+GC_THRESHOLDS = (3000, 10, 5)
 WEBSOCKET_PING_S = 20.0
 # Clients have nothing to say on a WebSocket.
 WEBSOCKET_MESSAGE_BYTES = 4096
@@ -89,7 +89,7 @@ def settle_memory() -> None:
     many small objects of a stream are no reason to look each time a few hundred more are made."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 10, 10)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 @asynccontextmanager

@@ -36,6 +36,7 @@ class Product:
     url: str = ""
     announced: str = "http://"
     process: subprocess.Popen[str] = field(init=False)
+    _ready: bool = False
     _lines: list[str] = field(default_factory=list)
     _errors: list[str] = field(default_factory=list)
     _readers: list[threading.Thread] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Product:
             text=True,
             start_new_session=True,
         )
+        self._ready = False
         self._lines.clear()
         self._readers.clear()
         ready = threading.Event()
@@ -61,7 +63,8 @@ class Product:
             reader = threading.Thread(target=self._follow, args=(stream, kept, ready), daemon=True)
             reader.start()
             self._readers.append(reader)
-        if not ready.wait(START_TIMEOUT_S) or self.process.poll() is not None:
+        ready.wait(START_TIMEOUT_S)
+        if not self._ready:
             self.kill()
             raise AssertionError(f"did not start:\n{self.log}")
         return self
@@ -158,8 +161,10 @@ class Product:
             kept.append(line.rstrip("\n"))
             if (found := READY.search(line)) and found[1].startswith(self.announced):
                 self.url = found[1]
+                self._ready = True
                 ready.set()
             elif "worker is ready" in line:
+                self._ready = True
                 ready.set()
         if kept is self._lines:
             ready.set()

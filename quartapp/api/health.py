@@ -10,7 +10,7 @@ from quart_schema import hide
 from jobs.database import CONNECT_ERRORS
 from jobs.migrate import load_migrations, schema_version
 from quartapp.services import services
-from quartapp.streaming.metrics import ListenerCollector
+from quartapp.streaming.metrics import ListenerCollector, TaskCollector
 
 blueprint = Blueprint("health", __name__)
 
@@ -57,5 +57,6 @@ async def get_metrics() -> Response:
     """Prometheus text format."""
     of_this_process = CollectorRegistry()
     of_this_process.register(ListenerCollector(services().listener))
+    of_this_process.register(TaskCollector())
     figures = generate_latest() + generate_latest(of_this_process)
     return current_app.response_class(figures, content_type=CONTENT_TYPE_LATEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -25,6 +26,14 @@ LAG = Histogram(
     "From the writing of a status event, by the database's clock, to a stream's hands",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15),
 )
+
+
+class TaskCollector(Collector):
+    """How many tasks the loop has, of which every open stream is a few."""
+
+    def collect(self) -> Iterator[Metric]:
+        tasks = len(asyncio.all_tasks())
+        yield GaugeMetricFamily("quartapp_tasks", "Tasks of the event loop", value=tasks)
 
 
 class ListenerCollector(Collector):

@@ -141,4 +141,4 @@ def test_with_a_pooler_alone_it_does_not_start_and_says_so_in_a_line(
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: Cannot use the database ")
-    assert "DATABASE_URL" in line
+    assert "DATABASE_URL_DIRECT" in line

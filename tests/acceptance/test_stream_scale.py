@@ -39,8 +39,8 @@ SECRET = "a secret for these tests and nothing else"
 STREAMS = 1_000
 ROUNDS = 20
 OPENING_AT_A_TIME = 100
-# Over the second half of the rounds: before, the collector lets garbage lie until it has enough.
-MOST_GROWTH = 0.03
+# Of the second round, which has touched every part of the code. An allocator never gives back all.
+MOST_GROWTH = 0.05
 
 HERD = 100
 HERD_UPDATES_A_SECOND = 20.0
@@ -79,6 +79,7 @@ class Held:
     descriptors: int  # without the connections of its pool, which come and go
     slots: int
     channels: int
+    tasks: int
 
 
 async def held(product: Product, pool: Pool) -> Held:
@@ -91,16 +92,16 @@ async def held(product: Product, pool: Pool) -> Held:
     return Held(
         process.num_fds() - pooled,
         await pool.fetchval("SELECT count(*) FROM open_streams"),
-        await listened_channels(product),
+        *await figures(product, "quartapp_listener_channels", "quartapp_tasks"),
     )
 
 
-async def listened_channels(product: Product) -> int:
+async def figures(product: Product, *names: str) -> list[int]:
+    """What the process says of itself."""
     async with httpx.AsyncClient(headers={"Connection": "close"}) as client:
         answer = await client.get(f"{product.url}/metrics")
-    found = re.search(r"^quartapp_listener_channels (\S+)$", answer.text, re.MULTILINE)
-    assert found, answer.text
-    return round(float(found[1]))
+    found = dict(re.findall(r"^(\w+) (\S+)$", answer.text, re.MULTILINE))
+    return [round(float(found[name])) for name in names]
 
 
 async def settled(product: Product, pool: Pool, before: Held) -> None:
@@ -178,7 +179,7 @@ async def test_a_thousand_streams_opened_and_dropped_leave_nothing_behind(
     with capsys.disabled():
         print(f"\n{STREAMS} streams open in {min(times):.2f} to {max(times):.2f} s; MiB after each")
         print("round: " + " ".join(f"{size / 2**20:.1f}" for size in sizes) + f"; {before}")
-    assert sizes[-1] <= sizes[ROUNDS // 2] * (1 + MOST_GROWTH)
+    assert sizes[-1] <= sizes[1] * (1 + MOST_GROWTH)
     assert mine.stop() == 0
 
 
