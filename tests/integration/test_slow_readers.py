@@ -132,9 +132,7 @@ async def test_those_who_do_not_read_hold_what_fits_the_buffers_and_no_more(
         with ExitStack() as clients:
             for _ in range(MUTE_CLIENTS):
                 clients.enter_context(mute_client(port, stream_path(recording), headers))
-            await eventually(
-                lambda: len(started.rows("SELECT FROM open_streams")) == MUTE_CLIENTS
-            )
+            await eventually(lambda: len(started.rows("SELECT FROM open_streams")) == MUTE_CLIENTS)
             before = process.memory_info().rss
             await publish_many(recording, 2 * UPDATES)
             each = (process.memory_info().rss - before) / MUTE_CLIENTS
