@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -147,8 +147,8 @@ async def select_sessions(
 class Changed:
     """What one viewer may follow, as of one moment."""
 
-    newest: dict[UUID, int]  # the newest event of each session that has news, or may yet have
-    followed: dict[UUID, int]  # the same, of those asked about that the viewer may still see
+    newest: dict[UUID, int]  # the newest event of each session that has news
+    followed: dict[UUID, int]  # the same, of those followed that the viewer may still see
     owners: frozenset[UUID]  # whose sessions these are
     everything: bool  # the viewer sees those of everybody
     as_of: int  # that moment, as event ids are: microseconds of the database's clock
@@ -158,14 +158,20 @@ async def select_changed(
     db: Connection | Pool,
     viewer_id: UUID,
     since: int | None,
+    *,
     margin_us: int,
     limit: int,
-    followed: Sequence[UUID] = (),
+    told: Mapping[UUID, int],
+    followed: Collection[UUID],
 ) -> Changed | None:
-    """The sessions a viewer may see that are not over, or that changed after the event `since`
-    (None: now). So many microseconds before it are covered as well, since events are not committed
-    in the order of their ids across sessions. Those that changed last, at most `limit`; and, over
-    or not, those `followed`. None when there is no such account, or it is disabled."""
+    """The sessions a viewer may see that have news: they are not over, or changed after the event
+    `since` (None: now), and are neither `followed` nor `told` of up to their newest event. At most
+    `limit`, those that changed last; and all that are followed. None when there is no such account,
+    or it is disabled.
+
+    So many microseconds before `since` are covered as well, since events are not committed in the
+    order of their ids across sessions.
+    """
     row = await db.fetchrow(
         # One branch for those who see everything and one for the others: in one condition they
         # would have everybody read the whole table.
@@ -179,19 +185,23 @@ async def select_changed(
           UNION
           SELECT patient_id FROM care_assignments JOIN viewer ON therapist_id = viewer.id
           WHERE viewer.role = 'therapist'
+        ), told AS (
+          SELECT * FROM unnest($5::uuid[], $6::bigint[]) AS told (id, event_id)
         ), newest AS (
-          SELECT id, last_status_id FROM (
+          SELECT session.id, last_status_id FROM (
             SELECT id, status, last_status_id FROM sessions
             WHERE owner_id IN (SELECT id FROM owners) AND NOT (SELECT everything FROM viewer)
             UNION ALL
             SELECT id, status, last_status_id FROM sessions WHERE (SELECT everything FROM viewer)
           ) AS session
-          WHERE status IN ('queued', 'processing')
-             OR last_status_id > coalesce($2, (SELECT as_of FROM viewer)) - $3
+          WHERE (status IN ('queued', 'processing')
+                 OR last_status_id > coalesce($2, (SELECT as_of FROM viewer)) - $3)
+            AND (id, last_status_id) NOT IN (SELECT id, event_id FROM told)
+            AND id <> ALL ($7::uuid[])
           ORDER BY last_status_id DESC LIMIT $4
         ), followed AS (
           SELECT id, last_status_id FROM sessions
-          WHERE id = ANY ($5::uuid[])
+          WHERE id = ANY ($7::uuid[])
             AND ((SELECT everything FROM viewer) OR owner_id IN (SELECT id FROM owners))
         )
         SELECT as_of, everything, ARRAY(SELECT id FROM owners) AS owners,
@@ -203,7 +213,9 @@ async def select_changed(
         since,
         margin_us,
         limit,
-        followed,
+        list(told),
+        list(told.values()),
+        list(followed),
     )
     if row is None:
         return None

@@ -12,7 +12,7 @@ import json
 import random
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,7 +32,7 @@ from quartapp.streaming.subscriber import SessionGone, StatusSubscriber
 
 log = structlog.get_logger()
 
-# Sessions followed at a time. One that has told all its news makes room for one that has not.
+# Sessions followed at a time. One that has told its news makes room for one that has not.
 MAX_FOLLOWED = 200
 # Events that wait here for the transport; others wait with their sessions.
 BUFFER = 16
@@ -76,9 +76,8 @@ class RosterStream:
         self._subscriber = subscriber
         self._settings = settings
         self._followers: dict[UUID, asyncio.Task[None]] = {}
-        # The newest event of each session: in the table, and told (or about to be).
-        self._newest: dict[UUID, int] = {}
-        self._told: dict[UUID, int] = {}
+        self._newest: dict[UUID, int] = {}  # the newest event of those followed, when last read
+        self._told: dict[UUID, int] = {}  # the newest event of each session, told or about to be
         self._news: deque[_News] = deque()
         self._room = asyncio.Semaphore(BUFFER)
         self._stirred = asyncio.Event()
@@ -137,64 +136,66 @@ class RosterStream:
         while True:
             self._outdated.clear()
             try:
-                await self._update()
+                complete = await self._update()
             except DATABASE_ERRORS as error:
                 log.debug("roster_not_read", user_id=str(self._stream.user_id), error=repr(error))
-                await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
-                continue
+                complete = False
             except Exception:  # its stream waits for nothing else, so it must go on
                 log.exception("roster_broke", user_id=str(self._stream.user_id))
-                await asyncio.sleep(RETRY_S)
+                complete = False
+            if not complete:
+                await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
                 continue
             await asyncio.sleep(MIN_INTERVAL_S)
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s()):
                     await self._outdated.wait()
-            except TimeoutError:
-                continue
 
     def _interval_s(self) -> float:
         if self._listener.mode is Mode.PUSH:
             return self._settings.safety_poll_s
         return self._settings.poll_interval_s
 
-    async def _update(self) -> None:
+    async def _update(self) -> bool:
+        """Follow what has news. False when there is more of it than could be followed."""
         async with connection_within(self._pool, self._settings.read_timeout_s) as connection:
             changed = await select_changed(
                 connection,
                 self._stream.user_id,
                 self._since,
-                MARGIN_US,
-                MAX_FOLLOWED,
-                list(self._followers),
+                margin_us=MARGIN_US,
+                limit=MAX_FOLLOWED,
+                told=self._told,
+                followed=self._followers.keys(),
             )
         if changed is None:
             self._stream.end(EventName.UNAUTHORIZED)
-            return
+            return True
         self._owners = None if changed.everything else changed.owners
-        self._newest = changed.newest
-        for session_id in [one for one in self._followers if one not in changed.followed]:
+        for session_id in self._followers.keys() - changed.followed.keys():
             self._leave(session_id)
             self._tell_gone(session_id)
-        wanted = [
-            session_id
-            for session_id, event_id in changed.newest.items()
-            if session_id not in self._followers and event_id > self._told.get(session_id, 0)
-        ]
-        self._make_room(len(wanted), changed.followed)
+        self._newest = changed.followed
+        self._make_room(len(changed.newest))
         room = MAX_FOLLOWED - len(self._followers)
-        for session_id in wanted[:room]:
+        for session_id in list(changed.newest)[:room]:
             self._follow(session_id)
-        if len(wanted) <= room:  # else the others are still to be found
+        complete = len(changed.newest) < MAX_FOLLOWED and len(changed.newest) <= room
+        if complete:
             self._since = changed.as_of
+        return complete
 
-    def _make_room(self, wanted: int, newest: dict[UUID, int]) -> None:
-        """Leave as many as it takes of those that have no news, quiet ones first. When they have
-        some again, they will be among those that changed last."""
-        idle = [one for one in self._followers if self._told.get(one, 0) >= newest[one]]
-        idle.sort(key=newest.__getitem__)
+    def _make_room(self, wanted: int) -> None:
+        """Leave as many as it takes of those that have no news, quiet ones first. Once they have
+        some again, they will be found."""
+        idle = [one for one in self._followers if not self._behind(one)]
+        idle.sort(key=self._newest.__getitem__)
         for session_id in idle[: max(0, len(self._followers) + wanted - MAX_FOLLOWED)]:
             self._leave(session_id)
+
+    def _behind(self, session_id: UUID) -> bool:
+        """Whether the table had news of it that were not told."""
+        return self._newest.get(session_id, 0) > self._told.get(session_id, 0)
 
     def _follow(self, session_id: UUID) -> None:
         self._followers[session_id] = asyncio.create_task(
@@ -211,7 +212,7 @@ class RosterStream:
             self._tell_gone(session_id)
         except Exception:  # the next reading follows it again
             log.exception("roster_broke", session_id=str(session_id))
-        if self._newest.get(session_id, 0) > self._told.get(session_id, 0):
+        if self._behind(session_id):
             self._outdated.set()  # it went on after its end: when that was read, it was followed
         del self._followers[session_id]
 
