@@ -14,12 +14,12 @@ from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from jobs.settings import KIB
-from quartapp.websocket_wire import replace_websockets
+from quartapp.hypercorn_wire import replace_protocols
 
 MAX_BODY_BYTES = 64 * KIB
 UPLOAD = ("POST", "/api/v1/sessions")
 
-replace_websockets()
+replace_protocols()
 
 
 class NoSessions(SessionInterface):

@@ -50,7 +50,7 @@ async def test_a_client_that_leaves_leaves_nothing(
                 for _ in range(blocks):
                     await stream.block()
                 leave(stream)
-                await eventually(lambda: site.open_streams() == 0, within_s=1)
+                await eventually(lambda: site.open_streams() == 0, within_s=10)
         health = site.services.listener.health
         await eventually(lambda: health().watches == 0 and health().channels == 0)
         await eventually(lambda: len(asyncio.all_tasks()) <= before)
@@ -86,14 +86,16 @@ async def test_bytes_after_the_request_do_not_hide_that_the_client_left(
     async with running_site(quick.model_copy(update={"heartbeat_s": 0.4})) as site:
         recording, headers = await site.recording()
         path = stream_path(recording)
+        before = len(asyncio.all_tasks())
         async with requested(site, path, headers) as stream:
             await stream.until("progress")
             for _ in range(20):
                 await send(stream, f"GET {path} HTTP/1.1\r\nHost: x\r\n", headers)
             leave(stream)
             # The first writing tells the kernel, the second us.
-            await eventually(lambda: site.open_streams() == 0, within_s=2)
+            await eventually(lambda: site.open_streams() == 0)
         await eventually(lambda: connections(site) == 0)
+        await eventually(lambda: len(asyncio.all_tasks()) <= before)
 
 
 async def publish_much(recording: Recording, count: int) -> None:
@@ -112,7 +114,7 @@ async def test_the_clock_of_a_stream_does_not_stop_with_its_reader(quick: WebSet
         recording, headers = await site.recording()
         async with requested_slowly(site, stream_path(recording), headers):
             await publish_much(recording, 100)
-            await eventually(lambda: site.open_streams() == 0, within_s=5)
+            await eventually(lambda: site.open_streams() == 0, within_s=10)
 
 
 @pytest.mark.behaviour("MD-41")

@@ -155,6 +155,6 @@ async def test_a_client_killed_in_the_middle_of_a_replay_leaves_nothing(
             async with requested_slowly(site, path, headers, receive_bytes=65536) as stream:
                 await stream.reader.readexactly(taken)
                 reset(stream)
-                await eventually(lambda: site.open_streams() == 0, within_s=2)
+                await eventually(lambda: site.open_streams() == 0, within_s=10)
         await eventually(lambda: site.services.listener.health().watches == 0)
         await eventually(lambda: len(asyncio.all_tasks()) <= before)

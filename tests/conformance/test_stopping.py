@@ -35,7 +35,7 @@ async def test_a_drain_tells_every_stream_and_ends_it(site: Site) -> None:
         await eventually(lambda: len(opened) == 30)
         began_at = time.monotonic()
         site.services.drain.set()
-    assert time.monotonic() - began_at < 2
+    assert time.monotonic() - began_at < site.services.settings.heartbeat_s
     async with requested(site, stream_path(recording), headers) as stream:
         await assert_told(stream, "restarting", most_ms=10_000)
 
@@ -55,4 +55,4 @@ async def test_it_is_not_ready_before_any_stream_is_told(site: Site) -> None:
     began_at = time.monotonic()
     async with requested(site, stream_path(recording), headers) as stream:
         assert [block["event"] for block in await stream.rest()][-1] == "restarting"
-    assert time.monotonic() - began_at < 1
+    assert time.monotonic() - began_at < site.services.settings.heartbeat_s

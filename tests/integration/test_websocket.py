@@ -16,8 +16,8 @@ from hypercorn.protocol import h2, h11
 from jobs.database import Pool
 from jobs.model import Role, Status
 from quartapp import serve
+from quartapp.hypercorn_wire import BoundedStream
 from quartapp.settings import WebSettings
-from quartapp.websocket_wire import BoundedStream
 from tests.conformance.streams import connections, tokens
 from tests.integration.streaming_fixtures import (
     Block,
@@ -471,12 +471,12 @@ async def test_a_client_that_leaves_leaves_nothing(site: Site, pool: Pool) -> No
                 for _ in range(messages):
                     await message(client)
                 await leave(client)
-                await eventually(lambda: site.open_streams() == 0, within_s=1)
+                await eventually(lambda: site.open_streams() == 0, within_s=10)
     await nothing_left(site)
     assert await reasons(pool, 9) == ["client"] * 9
     # What sends pings would otherwise hold on to it for one interval more.
-    await eventually(lambda: connections(site) == 0, within_s=2, what="the end of the connections")
-    await eventually(lambda: len(asyncio.all_tasks()) <= before, within_s=2, what="no task")
+    await eventually(lambda: connections(site) == 0, within_s=10, what="the end of the connections")
+    await eventually(lambda: len(asyncio.all_tasks()) <= before, within_s=10, what="no task")
 
 
 async def test_what_a_client_says_is_dropped(site: Site) -> None:
@@ -579,7 +579,7 @@ async def test_one_who_goes_before_it_is_accepted_holds_nothing(site: Site) -> N
         writer.write(handshake(site, socket_path(recording), headers) + early)
         await writer.drain()
         writer.close()
-    await eventually(lambda: connections(site) == 0, within_s=2)
+    await eventually(lambda: connections(site) == 0, within_s=10)
     await nothing_left(site)
 
 

@@ -1,7 +1,8 @@
-"""Hypercorn's side of a WebSocket, made safe for clients that talk and cheap for those that listen.
+"""Hypercorn's side of a connection, made safe for clients that say more than they are asked.
 
-Hypercorn has no setting for any of this, so its class is replaced by one derived from it;
-tests/integration/test_websocket.py holds that to the installed release.
+Hypercorn has no setting for any of this, so its classes are replaced by some derived from them;
+tests/integration/test_websocket.py and tests/conformance/test_leaving.py hold that to the installed
+release.
 """
 
 from __future__ import annotations
@@ -10,8 +11,13 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+import hypercorn.protocol
+from h11 import IDLE, SERVER, Connection
+from hypercorn.events import Closed
+from hypercorn.events import Event as WireEvent
 from hypercorn.protocol import h2, h11
 from hypercorn.protocol.events import Event, StreamClosed
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import WebsocketAcceptEvent
 from wsproto.events import Ping
@@ -63,7 +69,27 @@ class BoundedStream(WSStream):
                     await self._over.wait()
 
 
-def replace_websockets() -> None:
-    """Have every WebSocket of this process be one of these."""
+class EndingH11(H11Protocol):
+    """HTTP/1 whose reader ends with its connection. A request sent before the last one was answered
+    waits for its turn, and Hypercorn would have it wait when there is none to come."""
+
+    async def handle(self, event: WireEvent) -> None:
+        await super().handle(event)
+        if isinstance(event, Closed):
+            await self._let_go()
+
+    async def _maybe_recycle(self) -> None:
+        await super()._maybe_recycle()
+        if self.connection.our_state is not IDLE:  # no further request will be answered
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        self.connection = Connection(SERVER)
+        await self.can_read.set()
+
+
+def replace_protocols() -> None:
+    """Have every connection of this process be served by these."""
+    hypercorn.protocol.H11Protocol = EndingH11  # type: ignore[attr-defined]
     for protocol in (h11, h2):
         protocol.WSStream = BoundedStream  # type: ignore[attr-defined]
