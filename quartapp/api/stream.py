@@ -15,7 +15,7 @@ from quartapp.connection import LimitedRequest
 from quartapp.openapi import answers
 from quartapp.opening import admit, nothing_to_come, requested_start, script, wants_segments
 from quartapp.problems import Problem
-from quartapp.streaming.event_stream import as_blocks
+from quartapp.streaming.event_stream import Encode, as_blocks, encoded
 from quartapp.streaming.slots import Transport
 
 blueprint = Blueprint("stream", __name__, url_prefix="/api/v1/sessions/<uuid:session_id>/status")
@@ -47,6 +47,13 @@ async def get_status_stream(session_id: UUID) -> Response:
     `failed` or `cancelled`; a client that has seen that gets 204. A client that sends the same
     `?client_id=` again takes over its own slot, whether or not its old stream is known to be dead.
     """
+    return await stream_of_session(session_id, segments=wants_segments())
+
+
+async def stream_of_session(
+    session_id: UUID, *, segments: bool = False, encode: Encode = encoded
+) -> Response:
+    """The answer to whoever asks for the stream of a session, refusals included."""
     session = await viewed_session(session_id, tickets=True)
     require_event_stream()
     start = await requested_start(session)
@@ -55,8 +62,8 @@ async def get_status_stream(session_id: UUID) -> Response:
     if request.method == "HEAD":
         return stream_response(None)
     stream = await admit(session, Transport.SSE, current_request().on_close)
-    events = script(stream, session_id, start, segments=wants_segments()).events()
-    return stream_response(as_blocks(events, stream))
+    events = script(stream, session_id, start, segments=segments).events()
+    return stream_response(as_blocks(events, stream, encode))
 
 
 def current_request() -> LimitedRequest:

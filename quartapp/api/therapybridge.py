@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response
 from quart_schema import document_querystring, document_response, tag
 
 from quartapp.access import viewed_session
 from quartapp.api.bodies import DialectQuery, ProblemBody
-from quartapp.api.stream import (
-    MEDIA_TYPE,
-    current_request,
-    nothing_more,
-    require_event_stream,
-    stream_response,
-)
+from quartapp.api.stream import MEDIA_TYPE, stream_of_session
 from quartapp.api.websocket import carry
 from quartapp.auth import require_allowed_origin
 from quartapp.openapi import answers
-from quartapp.opening import admit, nothing_to_come, requested_start, script
-from quartapp.streaming.event_stream import as_blocks
-from quartapp.streaming.slots import Transport
 from quartapp.streaming.therapybridge import Dialect
 
 blueprint = Blueprint(
@@ -45,16 +36,7 @@ async def get_dialect_stream(session_id: UUID) -> Response:
     Events `progress`, `complete` and `error`, and `: heartbeat` comments. Cursors, limits and the
     end are those of `/api/v1/sessions/{id}/status/stream`.
     """
-    session = await viewed_session(session_id, tickets=True)
-    require_event_stream()
-    start = await requested_start(session)
-    if nothing_to_come(session, start):
-        return nothing_more()
-    if request.method == "HEAD":
-        return stream_response(None)
-    stream = await admit(session, Transport.SSE, current_request().on_close)
-    events = script(stream, session_id, start, segments=False).events()
-    return stream_response(as_blocks(events, stream, Dialect(session_id).block))
+    return await stream_of_session(session_id, encode=Dialect(session_id).block)
 
 
 @blueprint.websocket("/ws")

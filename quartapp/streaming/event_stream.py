@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, closing
 from dataclasses import dataclass
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
@@ -151,10 +152,18 @@ class _NoSegments:
         pass
 
 
+Encode: TypeAlias = Callable[[ServerSentEvent], bytes]
+
+
+def encoded(event: ServerSentEvent) -> bytes:
+    """The events as they are."""
+    return event.encoded
+
+
 async def as_blocks(
     events: AsyncGenerator[ServerSentEvent, None],
     stream: OpenStream,
-    encode: Callable[[ServerSentEvent], bytes] = lambda event: event.encoded,
+    encode: Encode = encoded,
 ) -> AsyncGenerator[bytes, None]:
     """The stream as SSE. Whatever breaks, it ends cleanly, so that the client comes back."""
     async with aclosing(events):
