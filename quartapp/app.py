@@ -8,7 +8,7 @@ from typing import Any
 
 from hypercorn.middleware import ProxyFixMiddleware
 from quart import Quart, Response, request
-from quart_rate_limiter import RateLimit, RateLimiter
+from quart_rate_limiter import RateLimit
 from quart_schema import Info, QuartSchema, Tag
 from quart_schema.openapi import HttpSecurityScheme
 
@@ -29,7 +29,7 @@ from quartapp.api.tickets import tickets_blueprint
 from quartapp.auth import Credentials
 from quartapp.connection import Connection, LimitedRequest, NoSessions, Socket
 from quartapp.cors import share
-from quartapp.limits import ExpiringStore, client_address
+from quartapp.limits import AddressLimiter
 from quartapp.openapi import Provider
 from quartapp.problems import Problem, register_problems
 from quartapp.services import EXTENSION, Services
@@ -67,12 +67,7 @@ def create_app(services: Services) -> Quart:
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = True
     app.extensions[EXTENSION] = services
     Credentials(app, settings)
-    RateLimiter(
-        app,
-        key_function=client_address,
-        store=ExpiringStore(),
-        default_limits=[RateLimit(settings.request_limit, timedelta(minutes=1))],
-    )
+    AddressLimiter(app, RateLimit(settings.request_limit, timedelta(minutes=1)))
     QuartSchema(
         app,
         openapi_path="/openapi.json",

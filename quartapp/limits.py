@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from quart import request
+from quart import Quart, has_websocket_context, request, websocket
+from quart_rate_limiter import RateLimit, RateLimiter
 from quart_rate_limiter.store import RateLimiterStoreABC
 
 PRUNE_AT = 1024
@@ -16,7 +17,8 @@ async def client_address() -> str:
 
     An IPv6 client owns at least a /64, and counts as one.
     """
-    client = request.scope.get("client")
+    asked = websocket if has_websocket_context() else request
+    client = asked.scope.get("client")
     host = str(client[0]) if client else "unknown"
     try:
         address = ip_address(host)
@@ -52,3 +54,22 @@ class ExpiringStore(RateLimiterStoreABC):
 
     async def after_serving(self) -> None:
         pass
+
+
+class AddressLimiter(RateLimiter):
+    """Limits by address, the handshakes of WebSockets as well as requests."""
+
+    def __init__(self, app: Quart, limit: RateLimit) -> None:
+        self._handshake_limit = limit
+        super().__init__(
+            app, key_function=client_address, store=ExpiringStore(), default_limits=[limit]
+        )
+
+    def init_app(self, app: Quart, enabled: bool = True) -> None:
+        super().init_app(app, enabled)
+        app.before_websocket(self._before_handshake)
+
+    async def _before_handshake(self) -> None:
+        if websocket.endpoint is not None:
+            await self._raise_on_rejection(websocket.endpoint, [self._handshake_limit])
+            await self._update_limits(websocket.endpoint, [self._handshake_limit])

@@ -311,6 +311,15 @@ async def test_too_many_opens_in_a_minute_are_refused(settings: WebSettings) -> 
         assert 1 <= int(answered["Retry-After"]) <= 61
 
 
+async def test_handshakes_are_limited_by_address_before_anybody_is_known(
+    settings: WebSettings,
+) -> None:
+    async with running_site(settings.model_copy(update={"request_limit": 5})) as site:
+        recording, _ = await site.recording()
+        statuses = [(await refused(site, socket_path(recording)))[0] for _ in range(8)]
+        assert statuses == [401] * 5 + [429] * 3
+
+
 async def test_a_full_process_refuses(settings: WebSettings) -> None:
     async with running_site(settings.model_copy(update={"max_streams": 1})) as site:
         recording, headers = await site.recording()
