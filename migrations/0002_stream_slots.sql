@@ -32,6 +32,10 @@ DECLARE
   opened int;
   first_at timestamptz;
 BEGIN
+  -- Somebody may have thought the process dead for long enough to forget it; its next sign of life
+  -- says for how long it counts.
+  INSERT INTO web_processes (process_id, expires_at)
+  VALUES (owner_process, clock_timestamp() + interval '20 seconds') ON CONFLICT DO NOTHING;
   FOR one IN
     SELECT item.* FROM json_to_recordset(wanted) AS item (
       stream_id uuid, user_id uuid, session_id uuid, client_id text, transport text)

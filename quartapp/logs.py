@@ -49,10 +49,12 @@ def configure_logging(*, level: int = logging.INFO) -> None:
     # While the database is away this tells of every try; the listener says it once.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("asyncio").addFilter(_not_a_cancellation)
+    logging.getLogger("asyncio").addFilter(_not_the_end_of_a_connection)
 
 
-def _not_a_cancellation(record: logging.LogRecord) -> bool:
-    """On 3.11 asyncio calls it an error when the task of a connection is cancelled, as hypercorn
-    does at a stop with those that are still open."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+def _not_the_end_of_a_connection(record: logging.LogRecord) -> bool:
+    """asyncio calls it an error when the task of a connection ends otherwise than by itself: when
+    hypercorn cancels it at a stop, and when the kernel gives up a client that has vanished."""
+    error = record.exc_info[1] if record.exc_info else None
+    ended = isinstance(error, OSError) and "client_connected_cb" in record.getMessage()
+    return not (ended or isinstance(error, asyncio.CancelledError))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -22,6 +23,8 @@ from quartapp.write_deadline import ON_SLOW
 CURSOR = re.compile(r"(?P<after>[0-9]{1,19})(-(?P<segments>[0-9]{1,9}))?")
 CLIENT_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 MAX_ID = 2**63 - 1
+# Ids read as times by the database's clock, which may go a little ahead of ours.
+CLOCKS_APART_S = 60
 # After a refusal for want of room; spread, so that those refused together do not return together.
 RETRY_AFTER_S = (5, 15)
 
@@ -37,7 +40,7 @@ def requested_event() -> tuple[int | None, bool]:
     if cursor is None:
         return None, False
     found = CURSOR.fullmatch(cursor)
-    if found is None or not 0 < int(found["after"]) <= MAX_ID:
+    if found is None or not 0 < int(found["after"]) <= (time.time() + CLOCKS_APART_S) * 1_000_000:
         return None, True
     return int(found["after"]), False
 
@@ -151,7 +154,7 @@ def _refusal(refused: SlotRefused) -> Problem:
                 "too_many_streams",
                 f"At most {limits.streams_per_user} streams may be open at a time; close another "
                 "one, or poll the status.",
-                headers=_retry_after(RETRY_AFTER_S[0]),
+                headers=_retry_after(random.randint(*RETRY_AFTER_S)),  # noqa: S311
             )
 
 

@@ -30,6 +30,8 @@ BACKLOG = 1024
 GRACEFUL_TIMEOUT_S = 2.0
 KEEP_ALIVE_S = 75  # longer than the idle time of the proxies in front
 SERVER_STOP_S = 5.0
+# After so many, hypercorn ends an HTTP/2 connection in a way that mutes the streams on it.
+KEEP_ALIVE_REQUESTS = 1_000_000_000
 
 GC_THRESHOLDS = (3000, 10, 5)
 WEBSOCKET_PING_S = 20.0
@@ -76,6 +78,7 @@ def server_config(listening: socket.socket) -> Config:
     config.backlog = BACKLOG
     config.graceful_timeout = GRACEFUL_TIMEOUT_S
     config.keep_alive_timeout = KEEP_ALIVE_S
+    config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
     config.include_server_header = False
     config.websocket_ping_interval = WEBSOCKET_PING_S
     config.websocket_max_message_size = WEBSOCKET_MESSAGE_BYTES

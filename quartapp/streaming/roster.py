@@ -13,7 +13,7 @@ import random
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import structlog
@@ -79,6 +79,11 @@ class RosterStream:
         self._newest: dict[UUID, int] = {}  # the newest event of those followed, when last read
         self._told: dict[UUID, int] = {}  # the newest event of each session, told or about to be
         self._news: deque[_News] = deque()
+        # Until everything there was at the start has been told, events are told without their ids:
+        # they do not come in the order of those, and whoever is cut meanwhile must begin again.
+        self._catching_up = True
+        self._all_followed = False
+        self._owed: set[UUID] = set()
         self._room = asyncio.Semaphore(BUFFER)
         self._stirred = asyncio.Event()
         self._outdated = asyncio.Event()
@@ -121,10 +126,14 @@ class RosterStream:
 
     def _next_event(self) -> ServerSentEvent:
         news = self._news.popleft()
+        self._owed.discard(news.session_id)
+        if self._all_followed and not self._owed:
+            self._catching_up = False
         if news.message is None:
             return make_event(EventName.GONE, session_id=str(news.session_id))
         self._room.release()
-        return status_event(news.message, last=news.last)
+        event = status_event(news.message, last=news.last)
+        return replace(event, id=None) if self._catching_up else event
 
     def _on_notification(self, payload: str | None) -> None:
         """A session entered the queue; None: perhaps."""
@@ -183,6 +192,7 @@ class RosterStream:
         complete = len(changed.newest) < MAX_FOLLOWED and len(changed.newest) <= room
         if complete:
             self._since = changed.as_of
+            self._all_followed = True
         return complete
 
     def _make_room(self, wanted: int) -> None:
@@ -198,12 +208,15 @@ class RosterStream:
         return self._newest.get(session_id, 0) > self._told.get(session_id, 0)
 
     def _follow(self, session_id: UUID) -> None:
+        if not self._all_followed:
+            self._owed.add(session_id)
         self._followers[session_id] = asyncio.create_task(
             self._follow_to_end(session_id), name="roster-follow"
         )
 
     def _leave(self, session_id: UUID) -> None:
         self._followers.pop(session_id).cancel()
+        self._owed.discard(session_id)
 
     async def _follow_to_end(self, session_id: UUID) -> None:
         try:

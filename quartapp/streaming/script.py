@@ -10,6 +10,9 @@ from quartapp.streaming.encoder import EventName, ServerSentEvent, json_line
 from quartapp.streaming.open_streams import OpenStream
 from quartapp.streaming.settings import StreamSettings
 
+# An EventSource comes back by itself, and two tabs of one name would replace each other for ever.
+REPLACED_RETRY_MS = 3_600_000
+
 
 def hello(stream: OpenStream, settings: StreamSettings, transport: str) -> ServerSentEvent:
     """The first event of every stream."""
@@ -38,12 +41,14 @@ def heartbeat(transport: str, worker_seen_at: datetime | None) -> ServerSentEven
 
 def last_event(ending: EventName, settings: StreamSettings) -> ServerSentEvent:
     """Why the stream ends, and after how long to come back."""
-    longest_ms = settings.retry_max_ms
+    retry_ms = _retry_ms(settings.retry_min_ms, settings.retry_max_ms)
     if ending is EventName.RESTARTING:
-        longest_ms = settings.restart_retry_max_ms
+        retry_ms = _retry_ms(settings.retry_min_ms, settings.restart_retry_max_ms)
+    elif ending is EventName.REPLACED:
+        retry_ms = REPLACED_RETRY_MS
     return make_event(
         ending,
-        retry_ms=_retry_ms(settings.retry_min_ms, longest_ms),
+        retry_ms=retry_ms,
         timestamp=_timestamp(datetime.now(UTC)),
     )
 

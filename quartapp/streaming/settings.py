@@ -52,12 +52,12 @@ class StreamSettings(BaseSettings):
         10_000, ge=1, description="Streams one process holds; beyond, it answers 503."
     )
     process_beat_s: float = Field(
-        10 * SECONDS,
+        5 * SECONDS,
         gt=0,
         description="How often a process says that it lives, and looks for streams taken over.",
     )
     process_expiry_s: float = Field(
-        45 * SECONDS,
+        20 * SECONDS,
         gt=0,
         description="The streams of a process not heard of for so long count no more.",
     )

@@ -26,6 +26,8 @@ log = structlog.get_logger()
 
 MAX_BATCH = 100
 RETRY_S = 1.0
+# A statement given up goes on for as long as it waits for something, and may then still succeed.
+LOST_FOR_S = 300.0
 STOP_TIMEOUT_S = 1.0
 
 # Nothing is lost with a slot, so nobody waits for the disk.
@@ -57,6 +59,8 @@ WITH alive AS (
   ON CONFLICT (process_id) DO UPDATE SET expires_at = excluded.expires_at
 ), dead AS (
   DELETE FROM web_processes WHERE expires_at < now() - interval '1 hour' AND process_id <> $1
+), lost AS (
+  DELETE FROM open_streams WHERE stream_id = ANY ($4::uuid[])
 ), old AS (
   DELETE FROM stream_events WHERE id IN (
     SELECT id FROM stream_events WHERE at < now() - make_interval(secs => $3)
@@ -128,6 +132,8 @@ class StreamSlots:
         self._on_replaced = on_replaced
         self._wanted: dict[SlotRequest, asyncio.Future[None]] = {}
         self._released: list[Release] = []
+        # Asked for without an answer: the database may give these slots yet, and to nobody.
+        self._lost: dict[UUID, float] = {}
         self._working: asyncio.Task[None] | None = None
 
     async def beat(self) -> None:
@@ -139,7 +145,10 @@ class StreamSlots:
                 self._process_id,
                 settings.process_expiry_s,
                 settings.stream_events_retention_s,
+                list(self._lost),
             )
+        forgotten_at = asyncio.get_running_loop().time() - LOST_FOR_S
+        self._lost = {key: at for key, at in self._lost.items() if at > forgotten_at}
         for row in rows:
             self._on_replaced(row["stream_id"])
 
@@ -205,6 +214,7 @@ class StreamSlots:
                     self._settings.stream_opens_per_minute,
                 )
         except Exception as error:  # each asker gets it, and decides
+            self._lost |= dict.fromkeys(by_id, asyncio.get_running_loop().time())
             for answer in batch.values():
                 answer.set_exception(error)
                 answer.exception()  # whoever asked may have left

@@ -49,7 +49,7 @@ UPDATES_A_SECOND = 40.0  # on each half of them
 LEAD_S = 1.0  # with updates, before the fault and after it
 CANARY_HEARTBEAT_S = 0.25
 OUTAGE_S = 20.0
-DETECTED_S = 3.5  # probe interval and probe timeout, and time for a busy machine to see to it
+DETECTED_S = 4.5  # probe interval and probe timeout, and time for a busy machine to see to it
 # Of probe interval, probe timeout and poll interval together. An idle machine needs less than one.
 MOST_DELAY_IN_TIMERS = 3
 

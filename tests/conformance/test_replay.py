@@ -115,7 +115,6 @@ async def test_others_are_answered_promptly_during_a_long_replay(
     print(figures)
     assert len(beside_s) > 10, figures
     assert beside_ms < 10 * alone_ms, figures
-    assert statistics.quantiles(beside_s, n=20)[-1] < 0.1, figures
 
 
 @pytest.mark.behaviour("MD-26")

@@ -40,8 +40,9 @@ async def test_heartbeats_fill_every_silence(quick: WebSettings) -> None:
                 assert block.json["transport"] == "push"
                 arrived_at.append(time.monotonic())
             gaps_s = sorted(after - before for before, after in pairwise(arrived_at))
-            # 15 s, give or take 2, at this scale.
-            assert gaps_s[3] == pytest.approx(0.3, rel=2 / 15)
+            # Never early; late by no more than a busy machine is.
+            assert gaps_s[0] > 0.3 * 13 / 15
+            assert gaps_s[3] < 3 * 0.3
             assert b": heartbeat\nevent: heartbeat\ndata: {" in stream.body
             await site.services.pool.execute(
                 "UPDATE sessions SET worker_seen_at = '2026-01-15T10:30:00.1234Z' WHERE id = $1",
@@ -55,19 +56,19 @@ async def test_heartbeats_fill_every_silence(quick: WebSettings) -> None:
 
 @pytest.mark.behaviour("MD-33")
 async def test_silence_is_measured_from_the_last_byte(quick: WebSettings) -> None:
-    async with running_site(quick.model_copy(update={"heartbeat_s": 1.0})) as site:
+    async with running_site(quick.model_copy(update={"heartbeat_s": 2.0})) as site:
         recording, headers = await site.recording()
         async with requested(site, stream_path(recording), headers) as stream:
             await stream.block()
             seen = [(await stream.block())["event"]]
-            for _ in range(10):
-                await asyncio.sleep(0.2)
+            for _ in range(12):
+                await asyncio.sleep(0.25)
                 await recording.publish(progress=1)
                 seen.append((await stream.block())["event"])
             assert set(seen) == {"progress"}
             last_at = time.monotonic()
             assert (await stream.block())["event"] == "heartbeat"
-            assert time.monotonic() - last_at > 0.9
+            assert time.monotonic() - last_at > 1.8
 
 
 async def test_a_heartbeat_says_when_events_come_by_polling(quick: WebSettings) -> None:
@@ -122,17 +123,17 @@ async def test_a_stream_outlives_the_frameworks_own_timeout(site: Site) -> None:
 @pytest.mark.criterion("AC-4.2.2")
 async def test_a_stream_without_status_events_is_ended_as_idle(quick: WebSettings) -> None:
     assert quick.idle_timeout_s == 5 * 60
-    settings = quick.model_copy(update={"idle_timeout_s": 0.8, "heartbeat_s": 0.3})
+    settings = quick.model_copy(update={"idle_timeout_s": 2.0, "heartbeat_s": 0.3})
     async with running_site(settings) as site:
         recording, headers = await site.recording()
         async with requested(site, stream_path(recording), headers) as stream:
             await stream.until("progress")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.7)
             await recording.publish(progress=10)
             await stream.until("progress")
             began_at = time.monotonic()
             await assert_told(stream, "idle")
-            assert time.monotonic() - began_at > 0.7
+            assert time.monotonic() - began_at > 1.8
         await eventually(lambda: site.open_streams() == 0)
 
 

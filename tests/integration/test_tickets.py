@@ -434,10 +434,10 @@ class TestTable:
 
     async def test_the_setting_says_how_long(self, pool: Pool) -> None:
         async with self.with_expired(pool, 0) as (recording, login_id):
-            made = await insert_ticket(pool, login_id, recording.id, 1)
+            made = await insert_ticket(pool, login_id, recording.id, 3)
             assert made is not None
             assert await select_ticket(pool, made.text, recording.id)
-            await asyncio.sleep(1.1)
+            await asyncio.sleep(3.1)
             assert await select_ticket(pool, made.text, recording.id) is None
             assert await delete_ticket(pool, made.text, recording.id) is None
 

@@ -252,14 +252,16 @@ async def test_another_session_is_refused_and_none_is_not_found(site: Site) -> N
         await until(client, "progress")
 
 
+@pytest.mark.parametrize("root", ["/api/v1", "/api"])
 @pytest.mark.behaviour("MD-52")
-async def test_a_page_of_another_origin_is_refused(site: Site) -> None:
+async def test_a_page_of_another_origin_is_refused(site: Site, root: str) -> None:
     recording, headers = await site.recording()
+    path = f"{root}/sessions/{recording.id}/status/ws"
     cookie, _ = await tokens(site, recording.owner_id)
     elsewhere = ["https://elsewhere.example", "null", "http://127.0.0.1:1", "http://[", "file://"]
     for origin in elsewhere:
         for brought in (headers, {"Cookie": cookie}, {}):
-            status, code, _ = await refused(site, socket_path(recording), brought, origin)
+            status, code, _ = await refused(site, path, brought, origin)
             assert (status, code) == (403, "origin")
 
 
