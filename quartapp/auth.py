@@ -17,6 +17,7 @@ from quart.wrappers.base import BaseRequestWebsocket
 from quart_auth import Action, AuthUser, QuartAuth
 from quart_auth.extension import _AuthSerializer
 
+from jobs.database import connection_within
 from quartapp.accounts import Viewer, select_viewer
 from quartapp.problems import Problem
 from quartapp.services import services
@@ -108,12 +109,20 @@ async def current_viewer() -> Viewer:
     """Who asks. Raises Problem 401, or 403 for a state-changing call by cookie from elsewhere."""
     if "viewer" not in g:
         login_id = credentials().login_id()
-        viewer = await select_viewer(services().pool, login_id) if login_id else None
+        viewer = await _select_viewer_in_time(login_id) if login_id else None
         if viewer is None:
             raise unauthenticated()
         require_same_origin()
         g.viewer = viewer
     return cast(Viewer, g.viewer)
+
+
+async def _select_viewer_in_time(login_id: UUID) -> Viewer | None:
+    """The first thing that nearly every request asks of the database; so a database that takes
+    what it is sent and does not answer holds up none for long."""
+    timeout_s = services().settings.database_timeout_s
+    async with connection_within(services().pool, timeout_s) as connection:
+        return await select_viewer(connection, login_id)
 
 
 def unauthenticated(code: str = "unauthenticated", detail: str = "Sign in first.") -> Problem:

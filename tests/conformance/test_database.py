@@ -130,3 +130,23 @@ async def test_many_streams_take_one_connection_and_leave_no_channel(
             leave.set()
         await eventually(lambda: site.services.listener.health().channels == 0)
         assert len(await listening_backends(pool)) == 1
+
+
+async def test_whoever_comes_while_the_database_is_mute_is_told_so_and_not_left_waiting(
+    dsn: str, quick: WebSettings
+) -> None:
+    async with Wire(dsn) as wire:
+        settings = quick.model_copy(
+            update={"database_url": SecretStr(wire.dsn), "database_timeout_s": 0.5}
+        )
+        async with running_site(settings) as site:
+            recording, headers = await site.recording()
+            wire.freeze()
+            for _ in range(2):
+                async with requested(site, stream_path(recording), headers) as answer:
+                    assert answer.status == 503
+                    assert answer.header("Retry-After") is not None
+                    assert b'"unavailable"' in await answer.to_end()
+            wire.thaw()
+            async with requested(site, stream_path(recording), headers) as stream:
+                assert (await stream.until("progress")).row == recording.ids[0]
