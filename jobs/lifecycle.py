@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from uuid import UUID
 
+import asyncpg
+import structlog
+
 from jobs.database import Connection, Pool
 from jobs.errors import JobError, WorkerLost
 from jobs.model import (
@@ -44,6 +47,9 @@ from jobs.sessions import (
 from jobs.settings import JobSettings
 
 # Streams look into the table on this, find no session, and end.
+log = structlog.get_logger()
+
+DEADLOCK_TRIES = 3
 NOTIFY_DELETED = "SELECT pg_notify($1, json_build_object('session_id', $2::text)::text)"
 
 RESTART_MESSAGE = "Continuing after a restart"
@@ -246,6 +252,14 @@ class Lifecycle:
 
     async def delete(self, session_id: UUID) -> Session | None:
         """Remove a session in any state; what it was is returned, for its audio to be deleted."""
+        for _ in range(DEADLOCK_TRIES):
+            try:
+                return await self._delete(session_id)
+            except asyncpg.DeadlockDetectedError:  # with what refers to it, and is written just now
+                log.info("delete_again", session_id=str(session_id))
+        return await self._delete(session_id)
+
+    async def _delete(self, session_id: UUID) -> Session | None:
         async with self.pool.acquire() as connection, connection.transaction():
             session = await select_session_for_update(connection, session_id)
             if session is None:

@@ -42,9 +42,14 @@ WITH relaxed AS (
   SELECT set_config('synchronous_commit', 'off', true)
 ), closed AS (
   SELECT * FROM json_to_recordset($1::json) AS item (stream_id uuid, reason text, details json)
+), kept AS (
+  -- First, as whoever deletes a session does: in another order the two would wait for each other.
+  SELECT sessions.id FROM sessions
+  WHERE id IN (SELECT session_id FROM open_streams JOIN closed USING (stream_id))
+  ORDER BY id FOR KEY SHARE
 ), released AS (
   DELETE FROM open_streams USING closed, relaxed
-  WHERE open_streams.stream_id = closed.stream_id
+  WHERE open_streams.stream_id = closed.stream_id AND (SELECT count(*) FROM kept) IS NOT NULL
   RETURNING open_streams.*, closed.reason, closed.details
 )
 INSERT INTO stream_events (kind, user_id, session_id, stream_id, transport, reason, details)

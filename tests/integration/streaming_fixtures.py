@@ -302,6 +302,7 @@ async def running_site(settings: WebSettings) -> AsyncIterator[Site]:
     async with running_base(settings) as base, running_services(base, settings) as services:
         app = create_app(services)
         listening = bind("127.0.0.1", 0, write_timeout_s=settings.stream_write_timeout_s)
+        listening.listen()  # so that nobody is refused before hypercorn does it
         port = listening.getsockname()[1]
         config = server_config(listening)
         stop = asyncio.Event()

@@ -12,6 +12,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from jobs.database import Pool, open_pool
+from jobs.lifecycle import Lifecycle
+from jobs.publisher import StatusPublisher
 from quartapp.settings import WebSettings
 from quartapp.streaming.slots import (
     BEAT,
@@ -284,6 +286,32 @@ async def test_a_session_deleted_meanwhile_spoils_no_other_slot(one: Process, po
     assert isinstance(outcomes[1], SlotRefused)
     assert outcomes[1].refusal is Refusal.GONE
     assert isinstance(outcomes[2], UUID)
+
+
+async def test_a_session_deleted_while_its_streams_close_is_deleted(
+    pool: Pool, settings: WebSettings
+) -> None:
+    lifecycle = Lifecycle(pool, StatusPublisher(pool), settings)
+    # Between the end of a stream and the note of it there is time for others to come.
+    await pool.execute(
+        """
+        CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN PERFORM pg_sleep(0.05); RETURN OLD; END $$;
+        CREATE TRIGGER dawdle AFTER DELETE ON open_streams FOR EACH ROW EXECUTE FUNCTION dawdle();
+        """
+    )
+    async with process(pool, settings) as one:
+        for turn in range(10):
+            recording = await make_recording(pool)
+            stream_id = await one.take(recording.owner_id, session_id=recording.id)
+            one.release(stream_id)
+            await asyncio.sleep(0.005 * turn)
+            deleted = await lifecycle.delete(recording.id)
+            assert deleted is not None
+        await eventually_empty(pool)
+        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        await pool.execute("SELECT pg_stat_force_next_flush()")
+        assert await pool.fetchval(deadlocks) == 0
 
 
 async def test_one_who_leaves_while_waiting_holds_nothing(one: Process, pool: Pool) -> None:
