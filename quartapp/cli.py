@@ -29,10 +29,11 @@ from quartapp.passwords import MIN_LENGTH, hash_password, verify_password
 from quartapp.progress_bar import progress_display
 from quartapp.replay import history, in_rhythm, publish_again, timeline_line
 from quartapp.runtime import running_base, running_services, running_worker
-from quartapp.serve import CannotListen, stopping_signals
 from quartapp.serve import serve as serve_until_stopped
+from quartapp.serve import stopping_signals
 from quartapp.services import Services
 from quartapp.settings import SettingsError, WebSettings
+from quartapp.sockets import CannotListen
 
 T = TypeVar("T")
 Settings = TypeVar("Settings", bound=JobSettings)

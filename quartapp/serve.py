@@ -22,7 +22,7 @@ from quartapp.app import asgi_app, create_app
 from quartapp.runtime import running_base, running_services, running_worker
 from quartapp.services import Services
 from quartapp.settings import WebSettings
-from quartapp.sockets import CannotListen, address, bind, raise_descriptor_limit
+from quartapp.sockets import address, bind, raise_descriptor_limit
 
 log = structlog.get_logger()
 
@@ -39,8 +39,6 @@ WEBSOCKET_PING_S = 20.0
 WEBSOCKET_MESSAGE_BYTES = 4096
 
 Ready = Callable[[str, Services, str], Awaitable[None]]
-
-__all__ = ["CannotListen", "serve", "stopping_signals"]
 
 
 async def serve(settings: WebSettings, ready: Ready, stop: asyncio.Event | None = None) -> None:

@@ -1,7 +1,7 @@
 """The streams this process has open, and what ends them from outside.
 
-One task serves them all: it says that the process lives, learns which slots were taken over, and
-asks in one query whether the viewers may still see what they watch.
+A few tasks serve them all: they say that the process lives, learn which slots were taken over, and
+ask in one query whether the viewers may still see what they watch.
 """
 
 from __future__ import annotations
