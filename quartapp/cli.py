@@ -158,6 +158,7 @@ async def _worker(settings: JobSettings) -> None:
 @main.command(name="migrate")
 def migrate_command() -> None:
     """Bring the database to the schema of this version."""
+    configure_logging(level=logging.WARNING)
     settings = read_settings(JobSettings)
     for name in run(_migrate(settings)):
         click.echo(f"applied {name}")
@@ -179,6 +180,7 @@ async def _migrate(settings: JobSettings) -> list[str]:
 )
 def create_user(email: str, role: str) -> None:
     """Make an account. The password comes from QUARTAPP_PASSWORD or is asked for."""
+    configure_logging(level=logging.WARNING)
     try:
         address = parse_address(email)
     except ValueError as error:
@@ -230,6 +232,7 @@ def transcribe(file: Path, form: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def replay(session: UUID, speed: float | None, publish: bool, as_json: bool) -> None:
     """Tell again what SESSION went through."""
+    configure_logging(level=logging.WARNING)
     run(_replay(read_settings(JobSettings), session, speed, publish, as_json))
 
 
@@ -253,6 +256,7 @@ async def _replay(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def watch(session: UUID, as_json: bool) -> None:
     """Follow SESSION live until it is over."""
+    configure_logging(level=logging.WARNING)
     settings = read_settings(WebSettings)
     run(_stoppable(lambda: _watch(settings, session, as_json)))
 
