@@ -1,0 +1,39 @@
+-- Workers ----------------------------------------------------------------------------------------
+
+-- Processes that transcribe. One not seen for as long as a lease lasts is lost; one that stops in
+-- order takes its row with it.
+CREATE TABLE workers (
+  id          text PRIMARY KEY,            -- of the process, as in sessions.lease_owner
+  host        text NOT NULL,
+  engine      text NOT NULL,
+  slots       int NOT NULL CHECK (slots > 0),
+  started_at  timestamptz NOT NULL DEFAULT now(),
+  seen_at     timestamptz NOT NULL DEFAULT now()
+);
+
+-- What finished attempts took: the ground for estimates, and how good these were.
+CREATE TABLE transcription_runs (
+  id                    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  session_id            uuid REFERENCES sessions ON DELETE SET NULL,
+  attempt               int NOT NULL,
+  engine                text NOT NULL,
+  host                  text NOT NULL,
+  audio_s               double precision NOT NULL CHECK (audio_s > 0),  -- recognised by this attempt
+  wall_s                double precision NOT NULL CHECK (wall_s > 0),   -- from its claim to its end
+  predicted_completion  timestamptz,       -- said when it began; null without ground
+  completed_at          timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX transcription_runs_engine_completed_at_idx
+  ON transcription_runs (engine, completed_at DESC);
+CREATE INDEX transcription_runs_session_id_idx ON transcription_runs (session_id);
+
+-- Sessions ---------------------------------------------------------------------------------------
+
+ALTER TABLE sessions
+  ADD COLUMN detected_language text,       -- by the engine, when none was given
+  ADD COLUMN told_position int;            -- in the queue, as last said in an event
+
+-- For retention: what is over, by its end.
+CREATE INDEX sessions_finished_at_idx ON sessions (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX logins_expires_at_idx ON logins (expires_at);
+CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
