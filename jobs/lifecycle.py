@@ -7,7 +7,8 @@ return.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from uuid import UUID
 
@@ -16,6 +17,7 @@ import structlog
 
 from jobs.database import Connection, Pool
 from jobs.errors import JobError, WorkerLost
+from jobs.forecast import Pace
 from jobs.model import (
     ErrorDetail,
     ProgressKind,
@@ -25,11 +27,12 @@ from jobs.model import (
     StatusUpdate,
     status_channel,
 )
-from jobs.progress import clock
+from jobs.progress import clock, opening_message
 from jobs.publisher import StatusPublisher
 from jobs.queue import (
     PRIORITY_NORMAL,
     PRIORITY_RESUMED,
+    PRIORITY_SHORT,
     delete_queued_jobs,
     insert_job,
     select_job_waiting,
@@ -43,8 +46,10 @@ from jobs.sessions import (
     update_claimed,
     update_requeued,
     update_restarted,
+    update_told_position,
 )
 from jobs.settings import JobSettings
+from jobs.turns import upsert_last_turn
 
 # Streams look into the table on this, find no session, and end.
 log = structlog.get_logger()
@@ -92,7 +97,13 @@ class Lifecycle:
                 ),
                 connection=connection,
             )
-            await insert_job(connection, new.id, 1, timeout_s=self.settings.job_timeout_s)
+            await insert_job(
+                connection,
+                new.id,
+                1,
+                priority=self._priority(new.duration_s),
+                timeout_s=self.settings.job_timeout_s,
+            )
             session = await select_session_for_update(connection, new.id)
             assert session is not None  # noqa: S101 - inserted above, in this transaction
             if also is not None:
@@ -100,23 +111,27 @@ class Lifecycle:
             return session
 
     async def claim(
-        self, session_id: UUID, attempt: int, owner: str, engine: str
+        self, session_id: UUID, attempt: int, owner: str, engine: str, pace: Pace | None = None
     ) -> Session | None:
-        """Begin an attempt: take the lease and say so. None when the attempt is stale."""
+        """Begin an attempt: take the lease and say so, and when it will be done at this pace.
+
+        None when the attempt is stale.
+        """
         async with self.pool.acquire() as connection, connection.transaction():
             session = await update_claimed(
                 connection, session_id, attempt, owner, self.settings.lease_s, engine
             )
             if session is None:
                 return None
-            if session.committed_s > 0:
-                sentence = f"Continuing from {clock(session.committed_s)}"
-            else:
-                sentence = "Opening the recording"
+            await upsert_last_turn(connection, session.owner_id)
+            sentence = opening_message(session.committed_s)
             await self.publisher.publish(
                 session_id,
                 attempt,
-                _standing(session, Status.PROCESSING, Stage.DECODING, sentence),
+                replace(
+                    _standing(session, Status.PROCESSING, Stage.DECODING, sentence),
+                    estimated_completion=predicted_completion(session, pace),
+                ),
                 lease_owner=owner,
                 connection=connection,
             )
@@ -209,6 +224,28 @@ class Lifecycle:
             )
             return True
 
+    async def tell_position(
+        self,
+        session_id: UUID,
+        attempt: int,
+        position: int,
+        sentence: str,
+        completion: datetime | None,
+    ) -> bool:
+        """Say a new place in the queue. False when it waits no longer, or was told already."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            session = await update_told_position(connection, session_id, attempt, position)
+            if session is None:
+                return False
+            update = _standing(session, Status.QUEUED, Stage.QUEUED, sentence)
+            await self.publisher.publish(
+                session_id,
+                attempt,
+                replace(update, estimated_completion=completion),
+                connection=connection,
+            )
+            return True
+
     async def cancel(self, session_id: UUID) -> Outcome:
         """Stop a queued or running session for good; text committed so far stays."""
         async with self.pool.acquire() as connection, connection.transaction():
@@ -245,7 +282,7 @@ class Lifecycle:
                 connection,
                 session_id,
                 attempt,
-                priority=PRIORITY_NORMAL,
+                priority=self._priority(session.duration_s),
                 timeout_s=self.settings.job_timeout_s,
             )
             return Outcome.DONE
@@ -268,6 +305,11 @@ class Lifecycle:
             await delete_session(connection, session_id)
             await connection.execute(NOTIFY_DELETED, status_channel(session_id), str(session_id))
             return session
+
+    def _priority(self, duration_s: float | None) -> int:
+        """Of a recording that has not been begun."""
+        short = duration_s is not None and 0 < duration_s <= self.settings.short_audio_s
+        return PRIORITY_SHORT if short else PRIORITY_NORMAL
 
     async def _requeue(
         self,
@@ -301,6 +343,14 @@ class Lifecycle:
             _standing(session, Status.QUEUED, Stage.QUEUED, message),
             connection=connection,
         )
+
+
+def predicted_completion(session: Session, pace: Pace | None) -> datetime | None:
+    """When a session that is begun now will be done; None without ground."""
+    if pace is None or session.duration_s is None:
+        return None
+    work_s = pace.work_s(max(0.0, session.duration_s - session.committed_s))
+    return datetime.now(UTC) + timedelta(seconds=work_s)
 
 
 def _held(session: Session, attempt: int, owner: str) -> bool:

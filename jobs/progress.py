@@ -14,8 +14,12 @@ LAST_RUNNING_PERCENT = 99
 MIN_ESTIMATE_WALL_S = 2.0
 MIN_ESTIMATE_AUDIO_S = 5.0
 
-# Half of a speed's weight is gone after so many seconds of work.
-SPEED_HALF_LIFE_S = 30.0
+# Half of a speed's weight is gone after so many seconds of work. Speech is faster and slower to
+# recognise from minute to minute; only what lasts longer says something of what is to come.
+SPEED_HALF_LIFE_S = 90.0
+
+# Past runs weigh as much as so many seconds of this one.
+EXPECTED_WEIGHT_S = 10.0
 
 MINUTE_S = 60
 HOUR_S = 3600
@@ -41,6 +45,16 @@ def clock(seconds: float) -> str:
     return f"{whole // MINUTE_S}:{whole % MINUTE_S:02}"
 
 
+def opening_message(resume_s: float) -> str:
+    """`Opening the recording`, or where it goes on."""
+    return f"Continuing from {clock(resume_s)}" if resume_s > 0 else "Opening the recording"
+
+
+def quiet_message(sentence: str, for_s: float) -> str:
+    """The sentence of progress that stands still."""
+    return f"{sentence} (no progress for {clock(for_s)})"
+
+
 def transcribing_message(processed_s: float, total_s: float | None) -> str:
     """`Transcribing… 7:30 of 10:00`."""
     if total_s is None:
@@ -64,14 +78,21 @@ class SpeedMeter:
     """Seconds of audio recognised per second of wall time, smoothed over the work done.
 
     Feed it the clock and the position; a resumed recording starts from its own position, so what an
-    earlier attempt did does not count.
+    earlier attempt did does not count. `expected_speed` is that of past runs, for estimates before
+    this one has shown its own; it is never told as measured.
     """
 
     started_wall_s: float
     started_audio_s: float
+    expected_speed: float | None = None
     _last_wall_s: float | None = None
     _last_audio_s: float = 0.0
     _speed: float | None = None
+
+    def start_over(self, wall_s: float, audio_s: float) -> None:
+        """Recognition proper begins here: what was before it is no measure of its speed."""
+        self.started_wall_s, self.started_audio_s = wall_s, audio_s
+        self._last_wall_s = self._speed = None
 
     def advance(self, wall_s: float, audio_s: float) -> None:
         """The recogniser stands at `audio_s` at the time `wall_s` (both in seconds)."""
@@ -109,7 +130,19 @@ class SpeedMeter:
 
     def completion(self, now: datetime, total_s: float | None) -> datetime | None:
         """When the recording will be done at this speed; None until there is ground for it."""
-        speed = self.speed
-        if speed is None or total_s is None:
+        per_audio_s = self._per_audio_s()
+        if per_audio_s is None or total_s is None:
             return None
-        return now + timedelta(seconds=max(0.0, total_s - self._last_audio_s) / speed)
+        reached = self.started_audio_s if self._last_wall_s is None else self._last_audio_s
+        return now + timedelta(seconds=max(0.0, total_s - reached) * per_audio_s)
+
+    def _per_audio_s(self) -> float | None:
+        """Seconds of work for one of audio: by past runs first, then more and more by this one."""
+        expected = 1 / self.expected_speed if self.expected_speed else None
+        if self.speed is None or self._last_wall_s is None:
+            return expected
+        if expected is None:
+            return 1 / self.speed
+        wall_s = self._last_wall_s - self.started_wall_s
+        weight = wall_s / (wall_s + EXPECTED_WEIGHT_S)
+        return weight / self.speed + (1 - weight) * expected

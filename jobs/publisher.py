@@ -38,6 +38,7 @@ WITH moved AS (
     error = $13::json,
     duration_s = coalesce($10, duration_s),
     committed_s = greatest(committed_s, $15),
+    detected_language = coalesce(detected_language, $20),
     segment_count = segment_count + json_array_length($14::json),
     failures = CASE WHEN $15 > committed_s THEN 0 ELSE failures END,
     interruptions = CASE WHEN $15 > committed_s THEN 0 ELSE interruptions END,
@@ -95,11 +96,13 @@ class StatusPublisher:
         lease_owner: str | None = None,
         segments: Sequence[Segment] = (),
         committed_s: float = 0.0,
+        language: str | None = None,
         connection: Connection | None = None,
     ) -> StatusMessage | None:
         """Record `update`, store `segments` with it, and notify the session's channel.
 
-        `committed_s` is the audio time, in seconds, up to which segments are now stored. Returns
+        `committed_s` is the audio time, in seconds, up to which segments are now stored, `language`
+        the one heard in them; the first that is told stays. Returns
         the message as every client will see it, or None when this writer has been fenced out:
         another attempt has begun, the lease is another's, or the session is over. It must then
         stop. What the database cannot hold of texts is marked (U+FFFD), those of `update` are cut
@@ -132,6 +135,7 @@ class StatusPublisher:
             durable,
             MAX_PAYLOAD_BYTES,
             SESSIONS_CHANNEL,
+            language,
         )
         return None if row is None else StatusMessage.from_json(row["message"])
 

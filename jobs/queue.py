@@ -1,4 +1,4 @@
-"""The task queue: SAQ's Postgres queue, and the only statements that know its tables."""
+"""The task queue: SAQ's Postgres queue. Its tables are known here and in `turns` alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from saq.queue.postgres_migrations import get_migrations
 
 from jobs.database import APPLICATION_NAME, Connection, Pool
 from jobs.settings import JobSettings
+from jobs.turns import WAITING
 
 QUEUE_NAME = "transcribe"
 FUNCTION_NAME = "transcribe"
 
 # Lower comes first. A recording that was interrupted goes on before new ones are begun.
 PRIORITY_RESUMED = 0
+PRIORITY_SHORT = 5
 PRIORITY_NORMAL = 10
 
 HEARTBEAT_S = 60
@@ -89,21 +91,6 @@ async def delete_queued_jobs(db: Connection, session_id: UUID) -> None:
     )
 
 
-async def select_queue_position(
-    db: Connection | Pool, session_id: UUID, attempt: int
-) -> int | None:
-    """1 for the job that is begun next; None when it does not wait. The order is SAQ's own."""
-    position: int | None = await db.fetchval(
-        "SELECT 1 + (SELECT count(*) FROM saq_jobs AS ahead"
-        "  WHERE ahead.queue = own.queue AND ahead.status = 'queued'"
-        "  AND (ahead.priority, ahead.scheduled, ahead.lock_key)"
-        "    < (own.priority, own.scheduled, own.lock_key)) "
-        "FROM saq_jobs AS own WHERE own.key = $1 AND own.status = 'queued'",
-        job_key(session_id, attempt),
-    )
-    return position
-
-
 async def select_job_waiting(db: Connection, session_id: UUID, attempt: int) -> bool:
     """Whether the job of this attempt is in the queue and not begun."""
     waiting: bool = await db.fetchval(
@@ -124,6 +111,20 @@ async def select_sessions_without_job(db: Connection | Pool, *, older_than_s: fl
         FUNCTION_NAME,
     )
     return [row["id"] for row in rows]
+
+
+async def delete_stale_jobs(db: Connection | Pool) -> int:
+    """Take out of the queue what no session waits for: SAQ puts a job back when its worker stops,
+    beside the new one that the session has by then. Returns how many."""
+    done: str = await db.execute(
+        "DELETE FROM saq_jobs AS job WHERE queue = $1 AND status = 'queued' "
+        "AND key LIKE $2 || ':%' AND NOT EXISTS (SELECT FROM sessions AS session "
+        "  WHERE session.status = 'queued' "
+        "  AND job.key = $2 || ':' || session.id || ':' || session.attempt)",
+        QUEUE_NAME,
+        FUNCTION_NAME,
+    )
+    return int(done.rsplit(maxsplit=1)[-1])
 
 
 def queue_pool(dsn: str, settings: JobSettings) -> AsyncConnectionPool:
@@ -147,34 +148,57 @@ def queue_pool(dsn: str, settings: JobSettings) -> AsyncConnectionPool:
     )
 
 
-class TurnQueue(PostgresQueue):
-    """SAQ's queue, with slots that take turns to ask for one job each.
+# One statement, so that a process which freezes in the middle holds no lock on a job. The times are
+# those that SAQ notes when it fetches, by which it tells a job whose process has died.
+BEGIN_NEXT_JOB = f"""
+WITH next AS (
+  SELECT job.key FROM saq_jobs AS job
+  JOIN ({WAITING}) AS waiting USING (key)
+  WHERE job.status = 'queued' AND job.queue = %(queue)s AND waiting.due
+  ORDER BY waiting.position
+  LIMIT 1
+  FOR UPDATE OF job SKIP LOCKED
+)
+UPDATE saq_jobs SET status = 'active', job = convert_to((
+  convert_from(job, 'UTF8')::jsonb || jsonb_build_object('status', 'active',
+    'started', %(now_ms)s::bigint, 'touched', %(now_ms)s::bigint))::text, 'UTF8')
+FROM next WHERE saq_jobs.key = next.key
+RETURNING job
+"""  # noqa: S608
 
-    SAQ fetches as many jobs as it believes slots to be waiting, counting some twice: jobs then lie
-    in the memory of a busy process, marked active, while another process has nothing to do.
+
+class TurnQueue(PostgresQueue):
+    """SAQ's queue in the order of `turns`, with slots that ask for one job at a time.
+
+    SAQ knows no users, and fetches as many jobs as it believes slots to be waiting, counting some
+    twice: jobs then lie in the memory of a busy process, marked active, while another process has
+    nothing to do.
     """
 
     def __init__(self, pool: AsyncConnectionPool, keyspace: int = 0) -> None:
         super().__init__(pool=pool, name=QUEUE_NAME, saq_lock_keyspace=keyspace)
-        self._turn = asyncio.Lock()
+        self._asking = asyncio.Lock()
 
     async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> Job | None:
         """The next job for this slot, looked for every `poll_interval` seconds. None when the
         worker stops, which SAQ does by cancelling."""
         try:
-            async with self._turn:
+            async with self._asking:
                 while self._connected:
-                    self._waiting = 1  # what SAQ's own query takes as the number to fetch
-                    await self._dequeue()
-                    if not self._job_queue.empty():
-                        job: Job = self._job_queue.get_nowait()
+                    if (job := await self._begin_next()) is not None:
                         return job
                     await asyncio.sleep(poll_interval)
         except asyncio.CancelledError:
             pass
-        finally:
-            self._waiting = 0
         return None
+
+    async def _begin_next(self) -> Job | None:
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(
+                BEGIN_NEXT_JOB, {"queue": self.name, "now_ms": int(time.time() * 1000)}
+            )
+            row = await cursor.fetchone()
+        return None if row is None else self.deserialize(row[0], Status.ACTIVE)
 
 
 async def migrate_queue(dsn: str) -> None:

@@ -87,6 +87,7 @@ class ChunkDone:
     start_s: float
     end_s: float
     segments: tuple[Segment, ...]
+    language: str | None = None  # as heard, in lower case; None when the engine does not tell
 
 
 @dataclass(frozen=True, slots=True)

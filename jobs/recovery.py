@@ -13,10 +13,11 @@ import structlog
 from jobs.database import CONNECT_ERRORS, Pool
 from jobs.errors import JobError
 from jobs.lifecycle import Lifecycle
-from jobs.queue import select_sessions_without_job
+from jobs.queue import delete_stale_jobs, select_sessions_without_job
 from jobs.sessions import select_lost_sessions
 from jobs.settings import JobSettings
 from jobs.storage import AudioStore
+from jobs.waiting import tell_waiting
 
 log = structlog.get_logger()
 
@@ -34,6 +35,8 @@ async def run_recovery(
     while True:
         try:
             await recover_lost(pool, settings, lifecycle)
+            await delete_stale_jobs(pool)
+            await tell_waiting(pool, lifecycle, alive_s=settings.lease_s)
             if loop.time() >= sweep_at:
                 sweep_at = loop.time() + SWEEP_INTERVAL_S
                 swept = await store.sweep(settings.orphan_audio_s)

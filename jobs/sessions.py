@@ -39,7 +39,8 @@ class Session:
     owner_id: UUID
     title: str
     file_name: str
-    language: str | None
+    language: str | None  # as given
+    detected_language: str | None  # as heard, when none was given
     audio_key: str | None
     audio_type: str
     size_bytes: int
@@ -293,6 +294,7 @@ async def update_requeued(
     attempt: int = await db.fetchval(
         "UPDATE sessions SET status = 'queued', attempt = attempt + 1, lease_owner = NULL, "
         "lease_until = NULL, queued_at = now(), finished_at = NULL, error = NULL, "
+        "told_position = NULL, "
         "failures = failures + $2::int, interruptions = interruptions + $3::int "
         "WHERE id = $1 RETURNING attempt",
         session_id,
@@ -300,6 +302,23 @@ async def update_requeued(
         int(interrupted),
     )
     return attempt
+
+
+async def update_told_position(
+    db: Connection, session_id: UUID, attempt: int, position: int
+) -> Session | None:
+    """Note what a waiting session is told of its place. None when it waits no longer, or was told
+    so by another."""
+    return _session(
+        await db.fetchrow(
+            "UPDATE sessions SET told_position = $3 "  # noqa: S608
+            "WHERE id = $1 AND attempt = $2 AND status = 'queued' "
+            f"AND told_position IS DISTINCT FROM $3 RETURNING {COLUMNS}",
+            session_id,
+            attempt,
+            position,
+        )
+    )
 
 
 async def update_restarted(db: Connection, session_id: UUID) -> int:

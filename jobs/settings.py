@@ -86,10 +86,18 @@ class JobSettings(BaseSettings):
     retry_delay_s: float = Field(
         5 * SECONDS, ge=0, description="Wait before the second attempt; doubles each time."
     )
+    short_audio_s: float = Field(
+        0.0,
+        ge=0,
+        description="Recordings no longer than this are begun before longer ones; 0: no such rule.",
+    )
     status_interval_s: float = Field(
         1 * SECONDS,
         ge=0,
         description="Least time between progress events of a session; milestones always pass.",
+    )
+    quiet_s: float = Field(
+        15 * SECONDS, ge=1, description="Progress that stands still for so long is said to."
     )
     stall_timeout_s: float = Field(
         60 * SECONDS, ge=1, description="A recogniser silent for so long is killed and restarted."

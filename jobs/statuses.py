@@ -9,6 +9,7 @@ from uuid import UUID
 
 from jobs.database import Connection, Pool
 from jobs.model import Status, StatusMessage
+from jobs.workers import WORKER_SEEN_AT
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ async def select_status_pages(
     """For each (session, event id) the events after it, at most `limit`; for each (session, None)
     the newest event alone. One query for all of them, answered in their order."""
     rows = await db.fetch(
-        """
-        SELECT wanted.position, session.worker_seen_at,
+        f"""
+        SELECT wanted.position, {WORKER_SEEN_AT},
                event.id, event.prev_id, event.status, event.progress, event.segments, event.text
         FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY
              AS wanted (session_id, after, position)
@@ -90,7 +91,7 @@ async def select_status_pages(
            ORDER BY row.id DESC LIMIT 1)
         ) AS event ON true
         ORDER BY wanted.position, event.id
-        """,
+        """,  # noqa: S608
         [session_id for session_id, _ in wanted],
         [after for _, after in wanted],
         limit + 1,

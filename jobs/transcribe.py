@@ -1,68 +1,31 @@
 """One attempt at one recording: claim it, recognise it chunk by chunk, and say how it goes.
 
-The lease is held by a task of its own. Whatever takes the session away — a cancel, a delete,
-another worker after a lost lease — shows there or at the next write, which then changes nothing,
-and the attempt stops quietly.
+Whatever takes the session away — a cancel, a delete, another worker after a lost lease — shows to
+the holder of the lease or at the next write, which then changes nothing, and the attempt stops
+quietly.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from contextlib import aclosing
+from datetime import datetime
 from uuid import UUID
 
 import structlog
 
-from jobs.database import CONNECT_ERRORS, Pool
+from jobs.attempt import Fenced, Workshop
+from jobs.database import CONNECT_ERRORS
 from jobs.errors import AudioMissingError, JobError, JobTimedOut
-from jobs.lifecycle import Lifecycle
-from jobs.model import ProgressKind, Stage, Status, StatusUpdate
-from jobs.progress import (
-    LAST_RUNNING_PERCENT,
-    SpeedMeter,
-    completed_message,
-    milestones_between,
-    percent,
-    transcribing_message,
-)
-from jobs.publisher import StatusPublisher
-from jobs.recogniser import (
-    AudioEnded,
-    AudioOpened,
-    ChunkDone,
-    ChunkProgress,
-    Event,
-)
-from jobs.recognisers import RecogniserPool
-from jobs.sessions import Session, select_lease_held, update_lease
-from jobs.settings import JobSettings
-from jobs.storage import AudioStore
+from jobs.forecast import Pace, Run
+from jobs.lease import KeepAlive, Lease, held_lease
+from jobs.lifecycle import predicted_completion
+from jobs.report import Report, telling_when_quiet
+from jobs.runs import insert_run, select_pace
+from jobs.sessions import Session
 
 log = structlog.get_logger()
-
-WATCH_INTERVAL_S = 1.0
-
-
-class Fenced(Exception):
-    """This attempt no longer has the session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What an attempt works with."""
-
-    pool: Pool
-    settings: JobSettings
-    publisher: StatusPublisher
-    lifecycle: Lifecycle
-    store: AudioStore
-    recognisers: RecogniserPool
-    owner: str
-    stopping: asyncio.Event  # set when the process stops, and its work is to go on elsewhere
 
 
 async def transcribe(
@@ -70,7 +33,7 @@ async def transcribe(
     session_id: UUID,
     attempt: int,
     *,
-    keep_alive: Callable[[], Awaitable[None]] | None = None,
+    keep_alive: KeepAlive | None = None,
 ) -> None:
     """Run one attempt to its end. Returns quietly when the attempt is stale or fenced out.
 
@@ -78,16 +41,20 @@ async def transcribe(
     stops), the session goes back to the queue and the cancellation is passed on.
     """
     engine = shop.recognisers.engine
-    session = await shop.lifecycle.claim(session_id, attempt, shop.owner, engine)
+    started = time.monotonic()
+    pace = await select_pace(shop.pool, engine, shop.host)
+    session = await shop.lifecycle.claim(session_id, attempt, shop.owner, engine, pace)
     if session is None:
         log.info("attempt_stale", session_id=str(session_id), attempt=attempt)
         return
+    predicted = predicted_completion(session, pace)
     context = {"session_id": str(session_id), "attempt": attempt}
     log.info("attempt_started", **context, resume_s=session.committed_s, engine=engine)
     try:
-        async with _hold_lease(shop, session, keep_alive) as lease:
-            await _recognise(shop, session, lease)
+        async with held_lease(shop, session, keep_alive) as lease:
+            report = await _recognise(shop, session, lease, pace)
         log.info("attempt_completed", **context)
+        await _record(shop, report, started, predicted)
     except Fenced:
         log.info("attempt_fenced", **context)
     except asyncio.CancelledError:
@@ -137,199 +104,37 @@ def _unexpected(cause: Exception) -> UnexpectedError:
     return error
 
 
-@dataclass
-class Lease:
-    """The hold of one attempt on its session; `closing` once its last event is being written, after
-    which the session is expected not to be held any more."""
-
-    closing: bool = False
-
-
-@asynccontextmanager
-async def _hold_lease(
-    shop: Workshop, session: Session, keep_alive: Callable[[], Awaitable[None]] | None
-) -> AsyncIterator[Lease]:
-    """Keep the lease while the block runs; raise Fenced in it when the lease is gone."""
-    body = asyncio.current_task()
-    assert body is not None  # noqa: S101 - an async function always runs in a task
-    lease = Lease()
-    fenced = False
-
-    async def hold() -> None:
-        nonlocal fenced
-        await _until_lost(shop, session, keep_alive)
-        if not lease.closing:
-            fenced = True
-            body.cancel()
-
-    holder = asyncio.create_task(hold(), name=f"lease:{session.id}")
-    try:
-        yield lease
-    except asyncio.CancelledError:
-        if fenced and body.uncancel() == 0:
-            raise Fenced from None
-        raise
-    finally:
-        holder.cancel()
-        await asyncio.wait([holder])
-
-
-async def _until_lost(
-    shop: Workshop, session: Session, keep_alive: Callable[[], Awaitable[None]] | None
-) -> None:
-    """Look at the session each second and extend the lease in time; returns once it is lost.
-
-    An unreachable database is no loss in itself: after it returns, the row tells.
-    """
-    extend_every = shop.settings.lease_s / 4
-    extended_at = time.monotonic()
-    held = True
-    while held:
-        await asyncio.sleep(min(WATCH_INTERVAL_S, extend_every))
-        try:
-            if time.monotonic() - extended_at < extend_every:
-                held = await select_lease_held(shop.pool, session.id, session.attempt, shop.owner)
-                continue
-            held = await update_lease(
-                shop.pool, session.id, session.attempt, shop.owner, shop.settings.lease_s
-            )
-            extended_at = time.monotonic()
-            if keep_alive is not None:
-                await keep_alive()
-        except CONNECT_ERRORS as error:
-            log.warning("lease_unreachable", session_id=str(session.id), error=str(error))
-
-
-async def _recognise(shop: Workshop, session: Session, lease: Lease) -> None:
+async def _recognise(shop: Workshop, session: Session, lease: Lease, pace: Pace | None) -> Report:
     if session.audio_key is None:
         raise AudioMissingError("The recording is no longer stored.")
     source = await shop.store.open(session.audio_key)
-    report = Report(shop, session, lease)
+    report = Report(shop, session, lease, pace)
     async with shop.recognisers.borrow() as recogniser:
         events = recogniser.transcribe(
             source,
             start_s=session.committed_s,
             first_idx=session.segment_count,
-            language=session.language,
+            language=session.language or session.detected_language,
         )
-        async with aclosing(events):
+        async with aclosing(events), telling_when_quiet(report):
             async for event in events:
                 await report.tell(event)
+    return report
 
 
-@dataclass
-class Report:
-    """Turns what the recogniser does into status events: every milestone, otherwise no more than
-    one in `status_interval_s`."""
-
-    shop: Workshop
-    session: Session
-    lease: Lease
-    total_s: float | None = None
-    announced: int = 0
-    pieces: int = 0
-    published_at: float = 0.0
-    started_at: float = field(default_factory=time.monotonic)
-    meter: SpeedMeter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.total_s = self.session.duration_s
-        self.announced = self.session.progress
-        self.pieces = self.session.segment_count
-        self.meter = SpeedMeter(self.started_at, self.session.committed_s)
-
-    async def tell(self, event: Event) -> None:
-        """Publish what there is to say of one event. Raises Fenced."""
-        match event:
-            case AudioOpened():
-                await self.opened(event.info.duration_s)
-            case ChunkProgress():
-                await self.progressed(event.processed_s)
-            case ChunkDone():
-                await self.committed(event)
-            case AudioEnded():
-                await self.ended(event)
-
-    async def opened(self, duration_s: float | None) -> None:
-        """The recording is open; its length may be better known now."""
-        if duration_s is not None:
-            self.total_s = duration_s
-        await self._publish(self.session.committed_s, self.announced)
-
-    async def progressed(self, processed_s: float) -> None:
-        """Recognised up to `processed_s`, not yet committed."""
-        self.meter.advance(time.monotonic(), processed_s)
-        await self._milestones(processed_s)
-        if time.monotonic() - self.published_at >= self.shop.settings.status_interval_s:
-            await self._publish(processed_s, percent(processed_s, self.total_s))
-
-    async def committed(self, chunk: ChunkDone) -> None:
-        """A chunk's segments, stored together with the event that announces them."""
-        self.meter.advance(time.monotonic(), chunk.end_s)
-        await self._milestones(chunk.end_s)
-        await self._publish(chunk.end_s, percent(chunk.end_s, self.total_s), chunk)
-        self.pieces += len(chunk.segments)
-
-    async def ended(self, end: AudioEnded) -> None:
-        """All of it is recognised and stored."""
-        self.total_s = end.duration_s
-        await self._milestones(end.duration_s)
-        await self._publish(
-            end.duration_s,
-            LAST_RUNNING_PERCENT,
-            stage=Stage.FINALIZING,
-            message="Saving the transcript",
-        )
-        started = self.session.started_at
-        wall_s = (datetime.now(UTC) - started).total_seconds() if started else 0.0
-        done = StatusUpdate(
-            Status.COMPLETED,
-            Stage.DONE,
-            completed_message(end.duration_s, wall_s, end.stated_duration_s, self.pieces),
-            progress=100,
-            duration_processed=end.duration_s,
-            duration_total=end.duration_s,
-            processing_speed=self.meter.speed or self.meter.mean,
-        )
-        self.lease.closing = True
-        await self._write(done)
-
-    async def _milestones(self, processed_s: float) -> None:
-        for milestone in milestones_between(self.announced, percent(processed_s, self.total_s)):
-            await self._publish(processed_s, milestone)
-
-    async def _publish(
-        self,
-        processed_s: float,
-        progress: int,
-        chunk: ChunkDone | None = None,
-        *,
-        stage: Stage = Stage.TRANSCRIBING,
-        message: str | None = None,
-    ) -> None:
-        update = StatusUpdate(
-            Status.PROCESSING,
-            stage,
-            message or transcribing_message(processed_s, self.total_s),
-            progress=progress,
-            progress_kind=ProgressKind.NONE if self.total_s is None else ProgressKind.MEASURED,
-            duration_processed=round(processed_s, 3),
-            duration_total=self.total_s,
-            estimated_completion=self.meter.completion(datetime.now(UTC), self.total_s),
-            processing_speed=self.meter.speed,
-        )
-        await self._write(update, chunk)
-        self.announced = max(self.announced, progress)
-        self.published_at = time.monotonic()
-
-    async def _write(self, update: StatusUpdate, chunk: ChunkDone | None = None) -> None:
-        written = await self.shop.publisher.publish(
-            self.session.id,
-            self.session.attempt,
-            update,
-            lease_owner=self.shop.owner,
-            segments=chunk.segments if chunk else (),
-            committed_s=chunk.end_s if chunk else 0.0,
-        )
-        if written is None:
-            raise Fenced
+async def _record(
+    shop: Workshop, report: Report, started: float, predicted: datetime | None
+) -> None:
+    """Keep what the attempt took, as ground for estimates. The transcript does not depend on it."""
+    session = report.session
+    audio_s = report.reached_s - session.committed_s
+    if audio_s <= 0:
+        return
+    wall_s = time.monotonic() - started
+    setup_s = min(wall_s, max(0.0, report.meter.started_wall_s - started))
+    run = Run(shop.host, audio_s, setup_s, wall_s)
+    engine = shop.recognisers.engine
+    try:
+        await insert_run(shop.pool, session.id, session.attempt, engine, run, predicted)
+    except CONNECT_ERRORS as error:
+        log.warning("run_not_recorded", session_id=str(session.id), error=str(error))

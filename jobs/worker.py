@@ -11,8 +11,9 @@ import structlog
 from saq.types import Context
 from saq.worker import Worker
 
+from jobs.attempt import Workshop
 from jobs.queue import FUNCTION_NAME, HEARTBEAT_S, TurnQueue, queue_pool
-from jobs.transcribe import Workshop, transcribe
+from jobs.transcribe import transcribe
 
 log = structlog.get_logger()
 

@@ -19,13 +19,20 @@ CREATE TABLE transcription_runs (
   engine                text NOT NULL,
   host                  text NOT NULL,
   audio_s               double precision NOT NULL CHECK (audio_s > 0),  -- recognised by this attempt
-  wall_s                double precision NOT NULL CHECK (wall_s > 0),   -- from its claim to its end
+  setup_s               double precision NOT NULL CHECK (setup_s >= 0), -- from its claim to its first word
+  wall_s                double precision NOT NULL CHECK (wall_s >= setup_s), -- from its claim to its end
   predicted_completion  timestamptz,       -- said when it began; null without ground
   completed_at          timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX transcription_runs_engine_completed_at_idx
   ON transcription_runs (engine, completed_at DESC);
 CREATE INDEX transcription_runs_session_id_idx ON transcription_runs (session_id);
+
+-- When a recording of each user was last begun, by which users take turns.
+CREATE TABLE last_turns (
+  owner_id  uuid PRIMARY KEY REFERENCES users ON DELETE CASCADE,
+  at        timestamptz NOT NULL
+);
 
 -- Sessions ---------------------------------------------------------------------------------------
 

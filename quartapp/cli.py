@@ -28,7 +28,7 @@ from quartapp.logs import configure_logging
 from quartapp.passwords import MIN_LENGTH, hash_password, verify_password
 from quartapp.progress_bar import progress_display
 from quartapp.replay import history, in_rhythm, publish_again, timeline_line
-from quartapp.runtime import running_base, running_services, running_worker
+from quartapp.runtime import running_base, running_recovery, running_services, running_worker
 from quartapp.serve import serve as serve_until_stopped
 from quartapp.serve import stopping_signals
 from quartapp.services import Services
@@ -149,7 +149,11 @@ def worker() -> None:
 async def _worker(settings: JobSettings) -> None:
     stop = asyncio.Event()
     with stopping_signals(stop):
-        async with running_base(settings) as base, running_worker(base, settings) as engine:
+        async with (
+            running_base(settings) as base,
+            running_recovery(base, settings),
+            running_worker(base, settings) as engine,
+        ):
             click.echo(f"quartapp worker is ready (engine: {engine})")
             sys.stdout.flush()
             await stop.wait()

@@ -20,7 +20,13 @@ from jobs.subtitles import to_srt, to_text, to_vtt
 from quartapp.accounts import insert_user, select_credentials
 from quartapp.api.bodies import transcript_body
 from quartapp.intake import clean_name
-from quartapp.runtime import Base, running_base, running_services, running_worker
+from quartapp.runtime import (
+    Base,
+    running_base,
+    running_recovery,
+    running_services,
+    running_worker,
+)
 from quartapp.settings import WebSettings
 
 READ_BYTES = 256 * KIB
@@ -41,7 +47,11 @@ async def transcribe_file(
 
     Raises TranscriptionFailed, JobError for what is no recording, OSError for the file.
     """
-    async with running_base(settings) as base, running_worker(base, settings):
+    async with (
+        running_base(settings) as base,
+        running_recovery(base, settings),
+        running_worker(base, settings),
+    ):
         session_id = await _submit(base, settings, path)
         async with running_services(base, settings) as services:
             try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from jobs.attempt import Workshop
 from jobs.database import Pool, database_url, direct_url, open_pool
 from jobs.engines import resolve
 from jobs.lifecycle import Lifecycle
@@ -18,8 +19,8 @@ from jobs.recognisers import RecogniserPool
 from jobs.recovery import run_recovery
 from jobs.settings import JobSettings, process_id
 from jobs.storage import AudioStore, open_store
-from jobs.transcribe import Workshop
 from jobs.worker import run_worker
+from jobs.workers import Worker, host_name, registered
 from quartapp.accounts import select_allowed
 from quartapp.services import Services
 from quartapp.settings import WebSettings
@@ -82,19 +83,32 @@ async def running_worker(base: Base, settings: JobSettings) -> AsyncIterator[str
         store=base.store,
         recognisers=recognisers,
         owner=process_id(),
+        host=host_name(),
         stopping=stop,
     )
-    worker = asyncio.create_task(run_worker(shop, base.dsn, stop), name="worker")
+    known_as = Worker(shop.owner, shop.host, engine, max(1, settings.job_slots))
+    async with registered(base.pool, known_as, settings.lease_s / 4):
+        worker = asyncio.create_task(run_worker(shop, base.dsn, stop), name="worker")
+        try:
+            yield engine
+        finally:
+            stop.set()
+            await asyncio.wait([worker])
+            await recognisers.close()
+
+
+@asynccontextmanager
+async def running_recovery(base: Base, settings: JobSettings) -> AsyncIterator[None]:
+    """Upkeep of the queue, in every process: one that only serves the web must notice, too, when
+    there is no worker left."""
     recovery = asyncio.create_task(
         run_recovery(base.pool, settings, base.lifecycle, base.store), name="recovery"
     )
     try:
-        yield engine
+        yield
     finally:
         recovery.cancel()
-        stop.set()
-        await asyncio.wait([worker, recovery])
-        await recognisers.close()
+        await asyncio.wait([recovery])
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 
 from quartapp.app import asgi_app, create_app
-from quartapp.runtime import running_base, running_services, running_worker
+from quartapp.runtime import running_base, running_recovery, running_services, running_worker
 from quartapp.services import Services
 from quartapp.settings import WebSettings
 from quartapp.sockets import address, bind, raise_descriptor_limit
@@ -57,6 +57,7 @@ async def serve(settings: WebSettings, ready: Ready, stop: asyncio.Event | None 
         stack.callback(listening.close)
         stack.enter_context(stopping_signals(stop))
         base = await stack.enter_async_context(running_base(settings))
+        await stack.enter_async_context(running_recovery(base, settings))
         engine = "none"
         if settings.role == "all" and settings.job_slots:
             engine = await stack.enter_async_context(running_worker(base, settings))

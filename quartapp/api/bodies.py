@@ -203,7 +203,11 @@ class StatusBody(BaseModel):
 
 
 class LatestStatusBody(StatusBody):
+    """Also, for one that waits: its place in the queue (1 is begun next), when it will be begun,
+    and when any worker was last heard of; for one that is worked on, its own worker."""
+
     queue_position: int | None
+    estimated_start: datetime | None
     worker_seen_at: datetime | None
 
 
@@ -238,7 +242,7 @@ def transcript_body(session: Session, segments: Sequence[Segment]) -> dict[str, 
     """The transcript as JSON has it."""
     return {
         "session_id": str(session.id),
-        "language": session.language,
+        "language": session.language or session.detected_language,
         "engine": session.engine,
         "duration_s": session.duration_s,
         "text": to_text(segments).strip(),

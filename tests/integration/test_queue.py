@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
@@ -15,17 +16,17 @@ from jobs.lifecycle import Lifecycle
 from jobs.publisher import StatusPublisher
 from jobs.queue import (
     FUNCTION_NAME,
-    PRIORITY_RESUMED,
     TurnQueue,
+    delete_stale_jobs,
     insert_job,
     job_key,
     queue_pool,
-    select_queue_position,
     select_sessions_without_job,
 )
 from jobs.recovery import recover_lost, run_recovery
 from jobs.statuses import select_latest_status
 from jobs.storage import open_store
+from jobs.turns import select_turns
 from quartapp.settings import WebSettings
 from tests.people import make_user, new_session
 
@@ -96,38 +97,58 @@ async def test_an_attempt_is_enqueued_once(pool: Pool) -> None:
 
 
 async def test_a_slot_takes_one_job_and_leaves_the_rest_to_others(
-    queue: TurnQueue, pool: Pool
+    queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
 ) -> None:
-    made = [uuid4() for _ in range(5)]
-    for session_id in made:
-        await enqueue(pool, session_id)
+    for _ in range(5):
+        await lifecycle.create(new_session(await make_user(pool)))
     jobs = await asyncio.gather(*(queue.dequeue(poll_interval=0.01) for _ in range(2)))
     assert all(job is not None and job.status is Status.ACTIVE for job in jobs)
     active = await pool.fetchval("SELECT count(*) FROM saq_jobs WHERE status = 'active'")
     assert active == 2
 
 
-async def test_a_cancelled_wait_takes_nothing(queue: TurnQueue, pool: Pool) -> None:
+async def test_a_job_that_is_taken_reads_as_one_that_saq_took(
+    queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
+) -> None:
+    session = await lifecycle.create(new_session(await make_user(pool)))
+    taken = await queue.dequeue(poll_interval=0.01)
+    stored = await queue.job(job_key(session.id, 1))
+    assert taken is not None
+    assert stored is not None
+    assert taken.to_dict() == stored.to_dict()
+    assert (stored.status, stored.attempts) == (Status.ACTIVE, 0)
+    assert abs(stored.touched - time.time() * 1000) < 60_000
+    assert stored.started == stored.touched
+    assert not stored.stuck
+
+
+async def test_a_cancelled_wait_takes_nothing(
+    queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
+) -> None:
     waiting = asyncio.create_task(queue.dequeue(poll_interval=0.01))
     await asyncio.sleep(0.05)
     waiting.cancel()
     assert await waiting is None
-    await enqueue(pool, uuid4())
+    await lifecycle.create(new_session(await make_user(pool)))
     assert await pool.fetchval("SELECT status FROM saq_jobs") == "queued"
 
 
-async def test_the_position_is_the_order_of_the_queue(queue: TurnQueue, pool: Pool) -> None:
-    first, second, resumed = uuid4(), uuid4(), uuid4()
-    await enqueue(pool, first)
-    await enqueue(pool, second)
-    await enqueue(pool, resumed, priority=PRIORITY_RESUMED)
-    positions = [await select_queue_position(pool, each, 1) for each in (resumed, first, second)]
-    assert positions == [1, 2, 3]
-    job = await queue.dequeue(poll_interval=0.01)
-    assert job is not None
-    assert job.key == job_key(resumed, 1)
-    assert await select_queue_position(pool, resumed, 1) is None
-    assert await select_queue_position(pool, first, 1) == 1
+async def test_what_no_session_waits_for_is_not_begun_and_is_taken_away(
+    queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
+) -> None:
+    """As SAQ leaves it when its worker stops: the old job is queued again beside the new one."""
+    session = await lifecycle.create(new_session(await make_user(pool)))
+    old = await queue.dequeue(poll_interval=0.01)
+    await lifecycle.claim(session.id, 1, "owner", "engine")
+    assert await lifecycle.release(session.id, 1, "owner")
+    assert old is not None
+    await old.retry("cancelled")
+    assert await pool.fetchval("SELECT count(*) FROM saq_jobs WHERE status = 'queued'") == 2
+    assert await delete_stale_jobs(pool) == 1
+    assert await delete_stale_jobs(pool) == 0
+    new = await queue.dequeue(poll_interval=0.01)
+    assert new is not None
+    assert new.key == job_key(session.id, 2)
 
 
 class TestRecovery:
@@ -144,7 +165,8 @@ class TestRecovery:
         assert latest is not None
         assert (latest.fields()["status"], latest.fields()["attempt"]) == ("queued", 2)
         assert latest.fields()["message"] == "Waiting for its turn"
-        assert await select_queue_position(pool, session.id, 2) == 1
+        (turn,) = await select_turns(pool, None)
+        assert (turn.session_id, turn.attempt, turn.position) == (session.id, 2, 1)
 
     async def test_one_that_waits_in_the_queue_is_left_alone(
         self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings

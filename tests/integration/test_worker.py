@@ -15,7 +15,7 @@ from jobs.database import Pool
 from jobs.model import StatusMessage
 from jobs.recogniser_wire import AudioInfo
 from jobs.statuses import select_latest_status, select_statuses_after
-from quartapp.runtime import Base, running_base, running_worker
+from quartapp.runtime import Base, running_base, running_recovery, running_worker
 from quartapp.settings import WebSettings
 from tests import clips
 from tests.people import make_user
@@ -23,7 +23,11 @@ from tests.people import make_user
 
 @asynccontextmanager
 async def working(settings: WebSettings) -> AsyncIterator[Base]:
-    async with running_base(settings) as base, running_worker(base, settings):
+    async with (
+        running_base(settings) as base,
+        running_recovery(base, settings),
+        running_worker(base, settings),
+    ):
         yield base
 
 

@@ -108,7 +108,7 @@ class TestSpeedMeter:
         meter = SpeedMeter(0.0, 0.0)
         for step in range(1, 61):
             meter.advance(float(step), 8.0 * step)
-        for step in range(1, 181):
+        for step in range(1, 421):
             meter.advance(60.0 + step, 480.0 + 2.0 * step)
         assert meter.speed == pytest.approx(2.0, abs=0.3)
 

@@ -1,0 +1,79 @@
+"""Whose recording comes next: the one order that begins jobs and that tells places in the queue.
+
+Interrupted recordings come first, then short ones where the settings say so, then all others. Among
+these, users take turns, so that one upload of one user waits behind one of another who sent fifty,
+not behind fifty. A user's turn counts from the arrival of the recording or from the user's last
+turn, whichever is later: it is never put off by who comes after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from jobs.database import Connection, Pool
+
+# Rows of what waits: a session, its job, and its position, from 1. A job that is not due yet (a try
+# again after a failure) waits behind all that are. A recording that begins changes the place of no
+# other, so processes that fetch at the same moment keep the order without a lock; one that is
+# fetched and not yet claimed is a turn taken.
+WAITING = """
+  SELECT turns.*, row_number() OVER (
+    ORDER BY NOT due, priority, turn, greatest(queued_at, last_turn_at), lock_key) AS position
+  FROM (
+    SELECT unfinished.*,
+           row_number() OVER (
+             PARTITION BY owner_id, key IS NULL
+             ORDER BY NOT due, priority, scheduled, lock_key)
+           + count(*) FILTER (WHERE key IS NULL) OVER (PARTITION BY owner_id) AS turn
+    FROM (
+      SELECT session.id, session.owner_id, session.attempt, session.duration_s,
+             session.committed_s, session.queued_at, session.told_position,
+             job.key, job.priority, job.scheduled, job.lock_key, last.at AS last_turn_at,
+             job.scheduled <= extract(epoch FROM clock_timestamp())::bigint AS due
+      FROM sessions AS session
+      LEFT JOIN saq_jobs AS job
+        ON job.key = 'transcribe:' || session.id || ':' || session.attempt
+        AND job.status = 'queued'
+      LEFT JOIN last_turns AS last USING (owner_id)
+      WHERE session.status = 'queued'
+    ) AS unfinished
+  ) AS turns
+  WHERE key IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A recording that waits."""
+
+    session_id: UUID
+    attempt: int
+    position: int  # 1 for the one that is begun next
+    due: bool
+    due_at: datetime  # not before
+    waited_s: float  # since it was queued
+    audio_s: float | None  # still to be recognised; None while the length is unknown
+    told_position: int | None  # as the last event about it said
+
+
+async def select_turns(db: Connection | Pool, limit: int | None) -> list[Turn]:
+    """Who waits, in order; at most `limit`, or all."""
+    rows = await db.fetch(
+        "SELECT id, attempt, position, due, to_timestamp(scheduled) AS due_at, "  # noqa: S608
+        "extract(epoch FROM now() - queued_at)::float AS waited_s, "
+        "greatest(duration_s - committed_s, 0) AS audio_s, told_position "
+        f"FROM ({WAITING}) AS waiting ORDER BY position LIMIT $1",
+        limit,
+    )
+    return [Turn(*row.values()) for row in rows]
+
+
+async def upsert_last_turn(db: Connection, owner_id: UUID) -> None:
+    """Note that a recording of this user begins now."""
+    await db.execute(
+        "INSERT INTO last_turns (owner_id, at) VALUES ($1, clock_timestamp()) "
+        "ON CONFLICT (owner_id) DO UPDATE SET at = excluded.at",
+        owner_id,
+    )
