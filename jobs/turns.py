@@ -70,6 +70,15 @@ async def select_turns(db: Connection | Pool, limit: int | None) -> list[Turn]:
     return [Turn(*row.values()) for row in rows]
 
 
+async def select_queue_position(db: Connection | Pool, session_id: UUID) -> int | None:
+    """1 for the recording that is begun next; None when it does not wait."""
+    position: int | None = await db.fetchval(
+        f"SELECT position FROM ({WAITING}) AS waiting WHERE id = $1",  # noqa: S608
+        session_id,
+    )
+    return position
+
+
 async def upsert_last_turn(db: Connection, owner_id: UUID) -> None:
     """Note that a recording of this user begins now."""
     await db.execute(

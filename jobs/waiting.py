@@ -32,11 +32,19 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedTurn:
+    """One that waits, and what it can expect."""
+
+    turn: Turn
+    expected: Expected
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
-    """Those who wait, in order, with what can be expected."""
+    """All that wait, in order."""
 
     workers: bool  # whether there is any
-    turns: tuple[tuple[Turn, Expected], ...]
+    turns: tuple[ExpectedTurn, ...]
 
 
 async def select_outlook(db: Connection | Pool, *, alive_s: float, limit: int | None) -> Outlook:
@@ -53,7 +61,7 @@ async def select_outlook(db: Connection | Pool, *, alive_s: float, limit: int | 
     slots = slots_of(workers, paces, await _select_running(db), now)
     waiting = [Waiting(max(turn.due_at, now), turn.audio_s) for turn in turns]
     expected = expected_turns(slots, waiting)
-    return Outlook(workers=bool(workers), turns=tuple(zip(turns, expected, strict=True)))
+    return Outlook(bool(workers), tuple(map(ExpectedTurn, turns, expected)))
 
 
 def slots_of(
@@ -85,7 +93,8 @@ async def tell_waiting(pool: Pool, lifecycle: Lifecycle, *, alive_s: float) -> i
     """Publish to those whose place has changed; returns how many were told."""
     outlook = await select_outlook(pool, alive_s=alive_s, limit=TOLD)
     told = 0
-    for turn, expected in outlook.turns:
+    for each in outlook.turns:
+        turn = each.turn
         position = turn.position if outlook.workers else NO_WORKER
         if (
             not turn.due
@@ -93,10 +102,9 @@ async def tell_waiting(pool: Pool, lifecycle: Lifecycle, *, alive_s: float) -> i
             or not is_news(turn.told_position, position)
         ):
             continue
-        completion = expected.completion if outlook.workers else None
         sentence = waiting_message(position)
         told += await lifecycle.tell_position(
-            turn.session_id, turn.attempt, position, sentence, completion
+            turn.session_id, turn.attempt, position, sentence, each.expected.completion
         )
     return told
 

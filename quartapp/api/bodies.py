@@ -13,6 +13,7 @@ from quart_schema.pydantic import File
 from jobs.model import ProgressKind, Role, Segment, Stage, Status
 from jobs.sessions import Session
 from jobs.subtitles import to_text
+from jobs.waiting import ExpectedTurn
 from quartapp.accounts import User, parse_address
 from quartapp.passwords import MAX_LENGTH, MIN_LENGTH
 
@@ -135,9 +136,13 @@ class SessionBody(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    queue_position: int | None = Field(None, description="While it waits; 1 is begun next.")
+    estimated_start: datetime | None = Field(
+        None, description="While it waits; null without ground for an estimate."
+    )
 
     @classmethod
-    def of(cls, session: Session) -> SessionBody:
+    def of(cls, session: Session, turn: ExpectedTurn | None = None) -> SessionBody:
         return cls(
             id=session.id,
             owner_id=session.owner_id,
@@ -159,6 +164,8 @@ class SessionBody(BaseModel):
             created_at=session.created_at,
             started_at=session.started_at,
             finished_at=session.finished_at,
+            queue_position=turn.turn.position if turn else None,
+            estimated_start=turn.expected.start if turn else None,
         )
 
 
@@ -203,11 +210,10 @@ class StatusBody(BaseModel):
 
 
 class LatestStatusBody(StatusBody):
-    """Also, for one that waits: its place in the queue (1 is begun next), when it will be begun,
-    and when any worker was last heard of; for one that is worked on, its own worker."""
+    """While it waits, also its place in the queue (1 is begun next), and when any worker was last
+    heard of; while it is worked on, when its own was."""
 
     queue_position: int | None
-    estimated_start: datetime | None
     worker_seen_at: datetime | None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -21,9 +22,10 @@ from quart_schema import (
 
 from jobs.errors import StorageError
 from jobs.lifecycle import Outcome
-from jobs.model import Role
+from jobs.model import Role, Status
 from jobs.sessions import Session, select_session, select_sessions
 from jobs.settings import MIB
+from jobs.waiting import select_outlook
 from quartapp.access import viewed_session
 from quartapp.api.bodies import ProblemBody, SessionBody, SessionList, SessionQuery, UploadForm
 from quartapp.auth import current_viewer
@@ -91,7 +93,7 @@ def sessions_blueprint(uploads_per_minute: int) -> Blueprint:
         )
         page = found[: query_args.limit]
         return SessionList(
-            sessions=[SessionBody.of(session) for session in page],
+            sessions=await _bodies(page),
             next_cursor=_cursor(page[-1]) if len(found) > len(page) else None,
         )
 
@@ -102,7 +104,8 @@ def sessions_blueprint(uploads_per_minute: int) -> Blueprint:
     @document_response(ProblemBody, 404)
     async def get_session(session_id: UUID) -> SessionBody:
         """One session."""
-        return SessionBody.of(await viewed_session(session_id))
+        (body,) = await _bodies([await viewed_session(session_id)])
+        return body
 
     @blueprint.delete("/<uuid:session_id>")
     @tag(["sessions"])
@@ -164,6 +167,16 @@ async def _answer(session_id: UUID, outcome: Outcome, wrong_state: str) -> Sessi
     if outcome is Outcome.NOT_FOUND or session is None:
         raise Problem(404, "not_found", "There is no such session.")
     return SessionBody.of(session)
+
+
+async def _bodies(sessions: Sequence[Session]) -> list[SessionBody]:
+    """With what those that wait can expect."""
+    if not any(session.status is Status.QUEUED for session in sessions):
+        return [SessionBody.of(session) for session in sessions]
+    alive_s = services().settings.lease_s
+    outlook = await select_outlook(services().pool, alive_s=alive_s, limit=None)
+    turns = {each.turn.session_id: each for each in outlook.turns}
+    return [SessionBody.of(session, turns.get(session.id)) for session in sessions]
 
 
 def _cursor(last: Session) -> str:

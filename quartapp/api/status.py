@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from uuid import UUID
 
 from quart import Blueprint, Response, current_app, request
 from quart_schema import document_response, tag, validate_querystring
 
-from jobs.forecast import UNKNOWN, Expected
 from jobs.model import Status
-from jobs.sessions import Session
 from jobs.statuses import select_latest_status, select_statuses_after
-from jobs.turns import Turn
-from jobs.waiting import select_outlook
+from jobs.turns import select_queue_position
 from jobs.workers import select_worker_seen_at
 from quartapp.access import viewed_session
 from quartapp.api.bodies import HistoryBody, HistoryQuery, LatestStatusBody, ProblemBody
@@ -32,8 +28,7 @@ blueprint = Blueprint("status", __name__, url_prefix="/api/v1/sessions/<uuid:ses
 @document_response(ProblemBody, 403)
 @document_response(ProblemBody, 404)
 async def get_status(session_id: UUID) -> Response:
-    """The latest status event, the place in the queue, when its turn will come, and when a worker
-    was last heard of.
+    """The latest status event, the place in the queue, and when a worker was last heard of.
 
     Send the `ETag` back as `If-None-Match`, and 304 says that there is nothing new.
     """
@@ -41,40 +36,24 @@ async def get_status(session_id: UUID) -> Response:
     latest = await select_latest_status(services().pool, session_id)
     if latest is None:
         raise Problem(404, "history_pruned", "The status history of this session has been pruned.")
-    turn, expected = await _turn_of(session)
+    queued = session.status is Status.QUEUED
+    position = await select_queue_position(services().pool, session_id) if queued else None
+    seen = await select_worker_seen_at(services().pool) if queued else session.worker_seen_at
     body = {
         **latest.fields(),
-        "queue_position": turn.position if turn else None,
-        "estimated_start": _timestamp(expected.start),
-        "worker_seen_at": _timestamp(
-            await select_worker_seen_at(services().pool)
-            if session.status is Status.QUEUED
-            else session.worker_seen_at
-        ),
+        "queue_position": position,
+        "worker_seen_at": seen.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if seen
+        else None,
     }
     response: Response = current_app.response_class(
         json.dumps(body, ensure_ascii=False), content_type="application/json"
     )
-    # Weak: a sign of life alone, or a forecast by some seconds different, makes no new state.
-    response.set_etag(f"{latest.id}-{turn.position if turn else 0}", weak=True)
+    # Weak: a worker's sign of life alone makes no new state.
+    response.set_etag(f"{latest.id}-{position or 0}", weak=True)
     response.headers["Cache-Control"] = "private, no-cache"
     await response.make_conditional(request)
     return response
-
-
-async def _turn_of(session: Session) -> tuple[Turn | None, Expected]:
-    if session.status is not Status.QUEUED:
-        return None, UNKNOWN
-    alive_s = services().settings.lease_s
-    outlook = await select_outlook(services().pool, alive_s=alive_s, limit=None)
-    found = (each for each in outlook.turns if each[0].session_id == session.id)
-    return next(found, (None, UNKNOWN))
-
-
-def _timestamp(at: datetime | None) -> str | None:
-    if at is None:
-        return None
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @blueprint.get("/history")

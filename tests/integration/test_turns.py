@@ -238,14 +238,16 @@ class TestTelling:
         many = await uploads(pool, lifecycle, 3, duration_s=100.0)  # 52 s each
         await begin_next(queue, lifecycle)
         outlook = await select_outlook(pool, alive_s=ALIVE_S, limit=None)
-        assert [expected.start for _, expected in outlook.turns] == [None, None], "no ground yet"
+        assert [each.expected.start for each in outlook.turns] == [None, None], "no ground yet"
         await self.ground(pool, many[0])
         outlook = await select_outlook(pool, alive_s=ALIVE_S, limit=None)
         now = await pool.fetchval("SELECT now()")
         waits = [
-            ((expected.start - now).total_seconds(), (expected.completion - now).total_seconds())
-            for _, expected in outlook.turns
-            if expected.start and expected.completion
+            ((start - now).total_seconds(), (completion - now).total_seconds())
+            for start, completion in (
+                (each.expected.start, each.expected.completion) for each in outlook.turns
+            )
+            if start and completion
         ]
         assert waits[0] == pytest.approx((0, 52), abs=5)  # the free slot
         assert waits[1] == pytest.approx((52, 104), abs=5)  # when the first is done
