@@ -40,7 +40,20 @@ ALTER TABLE sessions
   ADD COLUMN detected_language text,       -- by the engine, when none was given
   ADD COLUMN told_position int;            -- in the queue, as last said in an event
 
--- For retention: what is over, by its end.
+-- Retention --------------------------------------------------------------------------------------
+
+-- What is over, by its end, so that a search for what is old enough reads nothing else.
 CREATE INDEX sessions_finished_at_idx ON sessions (finished_at) WHERE finished_at IS NOT NULL;
-CREATE INDEX logins_expires_at_idx ON logins (expires_at);
+CREATE INDEX sessions_audio_finished_at_idx ON sessions (status, finished_at)
+  WHERE audio_key IS NOT NULL AND finished_at IS NOT NULL;
+CREATE INDEX logins_ended_at_idx ON logins (least(expires_at, revoked_at));
 CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
+CREATE INDEX transcription_runs_completed_at_idx ON transcription_runs (completed_at);
+
+-- The last event of a session that is over stays, and would be met by each search anew.
+DROP INDEX processing_status_timestamp_idx;
+CREATE INDEX processing_status_passing_timestamp_idx ON processing_status (timestamp)
+  WHERE status IN ('queued', 'processing');
+
+-- One entry for each recording, in the order in which the search for those of no session goes.
+CREATE INDEX audio_chunks_first_idx ON audio_chunks (audio_id, created_at) WHERE idx = 0;
