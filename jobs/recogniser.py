@@ -105,7 +105,8 @@ class Recogniser:
     """One child process; one call at a time, any number of recordings one after the other.
 
     Every call raises the JobError of what is wrong with the recording, after which the child goes
-    on; or RecogniserCrashed or RecogniserStalled, after which it is gone and `closed` is true.
+    on (unless it ran out of memory); or RecogniserCrashed or RecogniserStalled, after which it is
+    gone and `closed` is true.
     Leaving the context kills a child that is still at work.
     """
 
@@ -273,7 +274,7 @@ class Recogniser:
                     data = await source.read(offset, length)
                     await self._send_in_time(Frame("data", body=data))
                     continue
-                finished = frame.kind in (last, "error")
+                finished = frame.kind in (last, "error") and not frame.fields.get("spent")
                 if frame.kind == "error":
                     raise _understood(_job_error, frame)
                 yield frame

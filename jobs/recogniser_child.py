@@ -291,11 +291,20 @@ def _obey(parent: Parent, engine: Engine | None, order: Frame) -> None:
     except JobError as error:
         _refuse(parent, error)
     except MemoryError:
-        _refuse(parent, EngineError("This recording needs more memory than it is allowed."))
+        # Native code may have been left in the middle of anything, and the heap is full.
+        full = EngineError("This recording needs more memory than it is allowed.")
+        _refuse(parent, full, spent=True)
 
 
-def _refuse(parent: Parent, error: JobError) -> None:
-    parent.send("error", code=error.code, message=error.message, peak_rss_bytes=peak_rss_bytes())
+def _refuse(parent: Parent, error: JobError, *, spent: bool = False) -> None:
+    """`spent`: not to be given another order."""
+    parent.send(
+        "error",
+        code=error.code,
+        message=error.message,
+        spent=spent,
+        peak_rss_bytes=peak_rss_bytes(),
+    )
 
 
 def main() -> None:
