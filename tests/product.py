@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,37 @@ class Product:
                 continue
         self._close()
 
+    def crash(self) -> None:
+        """SIGKILL to the process alone, as an operator or the kernel would."""
+        self.process.kill()
+        self.process.wait()
+        self._close()
+
+    def end(self) -> None:
+        """Leave nothing of it, in whatever state it is; for the end of a test."""
+        process = getattr(self, "process", None)
+        if process is not None and not process.stdout.closed:
+            self.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP to the process alone; returns once it stands still."""
+        self.process.send_signal(signal.SIGSTOP)
+        _until_stopped(self.process.pid)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def recognisers(self) -> list[psutil.Process]:
+        """The children that recognise speech, whatever they do just now."""
+        found = psutil.Process(self.process.pid).children()
+        return [child for child in found if _recognises(child)]
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """What its log says of one kind of event, oldest first, over all its starts."""
+        lines = (line for line in tuple(self._errors) if f'"{event}"' in line)
+        return [entry for line in lines if (entry := json.loads(line))["event"] == event]
+
     def _close(self) -> None:
         for reader in self._readers:
             reader.join()
@@ -168,3 +202,16 @@ class Product:
                 ready.set()
         if kept is self._lines:
             ready.set()
+
+
+def _recognises(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return "jobs.recogniser_child" in process.cmdline()
+    return False
+
+
+def _until_stopped(pid: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline, f"process {pid} does not stop"
+        time.sleep(0.001)
