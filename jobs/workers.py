@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 import structlog
 
@@ -17,7 +18,8 @@ log = structlog.get_logger()
 
 # For whoever asks about a session: of the worker that has it, and while it waits, of any.
 WORKER_SEEN_AT = """CASE WHEN session.status = 'queued'
-  THEN (SELECT max(seen_at) FROM workers) ELSE session.worker_seen_at END"""
+  THEN greatest(session.worker_seen_at, (SELECT max(seen_at) FROM workers))
+  ELSE session.worker_seen_at END"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,12 @@ async def select_live_workers(db: Connection | Pool, within_s: float) -> list[Wo
     return [Worker(*row.values()) for row in rows]
 
 
-async def select_worker_seen_at(db: Connection | Pool) -> datetime | None:
-    """When any worker was last heard of."""
-    seen_at: datetime | None = await db.fetchval("SELECT max(seen_at) FROM workers")
+async def select_worker_seen_at(db: Connection | Pool, session_id: UUID) -> datetime | None:
+    """When the worker of a session, or while it waits any worker, was last heard of."""
+    seen_at: datetime | None = await db.fetchval(
+        f"SELECT {WORKER_SEEN_AT} FROM sessions AS session WHERE id = $1",  # noqa: S608
+        session_id,
+    )
     return seen_at
 
 

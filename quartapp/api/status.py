@@ -36,9 +36,10 @@ async def get_status(session_id: UUID) -> Response:
     latest = await select_latest_status(services().pool, session_id)
     if latest is None:
         raise Problem(404, "history_pruned", "The status history of this session has been pruned.")
-    queued = session.status is Status.QUEUED
-    position = await select_queue_position(services().pool, session_id) if queued else None
-    seen = await select_worker_seen_at(services().pool) if queued else session.worker_seen_at
+    position, seen = None, session.worker_seen_at
+    if session.status is Status.QUEUED:
+        position = await select_queue_position(services().pool, session_id)
+        seen = await select_worker_seen_at(services().pool, session_id)
     body = {
         **latest.fields(),
         "queue_position": position,
