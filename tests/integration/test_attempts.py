@@ -1,0 +1,192 @@
+"""What an attempt says and keeps beside its transcript, and how its lease ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+
+from jobs.attempt import Fenced, Workshop
+from jobs.database import Pool
+from jobs.lease import held_lease
+from jobs.sessions import Session, select_session
+from jobs.statuses import select_statuses_after
+from jobs.workers import Worker, select_live_workers, upsert_worker
+from quartapp.runtime import Base, running_base
+from quartapp.settings import WebSettings
+from tests import clips
+from tests.integration.test_worker import submit, until, working
+from tests.people import make_user, new_session
+
+
+async def events_of(pool: Pool, session_id: UUID) -> list[Any]:
+    return [message.fields() for message in await select_statuses_after(pool, session_id, 0, 1000)]
+
+
+def child_at_work() -> psutil.Process:
+    """The recognising child of this process that is busiest."""
+    children = psutil.Process().children(recursive=True)
+    ours = [child for child in children if "jobs.recogniser_child" in child.cmdline()]
+    return max(ours, key=lambda child: child.cpu_times().user)
+
+
+class TestWhatIsSaid:
+    async def test_progress_that_stands_still_is_said_to(
+        self, settings: WebSettings, tmp_path: Path
+    ) -> None:
+        recording = clips.speech(clips.LONG_TEXT * 2, tmp_path)
+        attentive = settings.model_copy(update={"quiet_s": 1.0})
+        async with working(attentive) as base:
+            session_id = await submit(base, recording)
+            await moving(base.pool, session_id)
+            child = child_at_work()
+            child.send_signal(signal.SIGSTOP)
+            try:
+                quiet = await told(base.pool, session_id, "(no progress for 0:0")
+            finally:
+                child.send_signal(signal.SIGCONT)
+            await until(base.pool, session_id, "completed")
+            events = await events_of(base.pool, session_id)
+        assert quiet["message"].startswith("Transcribing… ")
+        assert quiet["estimated_completion"] is None
+        assert events[-1]["attempt"] == 1, "standing still is no failure yet"
+        progress = [event["progress"] for event in events]
+        assert progress == sorted(progress)
+
+    @pytest.mark.criterion("AC-1.3.5")
+    async def test_past_runs_are_ground_for_an_estimate_from_the_first_moment(
+        self, settings: WebSettings, tmp_path: Path
+    ) -> None:
+        short = clips.speech(clips.SHORT_TEXT, tmp_path)
+        async with working(settings) as base:
+            made = []
+            for _ in range(4):
+                made.append(await submit(base, short))
+                await until(base.pool, made[-1], "completed")
+            runs = await base.pool.fetch("SELECT * FROM transcription_runs ORDER BY id")
+            claims = [
+                next(e for e in await events_of(base.pool, each) if e["stage"] == "decoding")
+                for each in made
+            ]
+        assert [run["session_id"] for run in runs] == made
+        assert all(run["audio_s"] > 0 and 0 <= run["setup_s"] <= run["wall_s"] for run in runs)
+        estimates = [claim["estimated_completion"] for claim in claims]
+        assert estimates[:3] == [None] * 3
+        assert estimates[3] is not None
+        assert [run["predicted_completion"] is None for run in runs] == [True, True, True, False]
+
+
+async def moving(pool: Pool, session_id: UUID) -> None:
+    """Until some of the recording is recognised."""
+    async with asyncio.timeout(60):
+        while True:
+            if any(event["duration_processed"] for event in await events_of(pool, session_id)):
+                return
+            await asyncio.sleep(0.05)
+
+
+async def told(pool: Pool, session_id: UUID, part: str) -> Any:
+    """The first event whose message holds `part`."""
+    async with asyncio.timeout(60):
+        while True:
+            for event in await events_of(pool, session_id):
+                if part in event["message"]:
+                    return event
+            await asyncio.sleep(0.05)
+
+
+class TestWorkers:
+    async def test_a_worker_is_known_while_it_works_and_not_after(
+        self, settings: WebSettings, pool: Pool
+    ) -> None:
+        async with working(settings) as base:
+            await until_known(base.pool, settings.lease_s)
+            (worker,) = await select_live_workers(base.pool, settings.lease_s)
+        assert (worker.engine, worker.slots) == ("pocketsphinx", settings.job_slots)
+        assert await select_live_workers(pool, settings.lease_s) == []
+
+    async def test_it_says_again_and_again_that_it_is_alive(
+        self, settings: WebSettings, pool: Pool
+    ) -> None:
+        async with working(settings.model_copy(update={"lease_s": 2.0})):
+            await until_known(pool, 2.0)
+            await pool.execute("UPDATE workers SET seen_at = now() - interval '1 day'")
+            await until_known(pool, 2.0)
+
+    async def test_one_not_heard_of_for_a_lease_is_none(self, pool: Pool) -> None:
+        worker = Worker("one", "here", "engine", 1)
+        await upsert_worker(pool, worker)
+        assert await select_live_workers(pool, 20.0) == [worker]
+        await pool.execute("UPDATE workers SET seen_at = now() - interval '21 s'")
+        assert await select_live_workers(pool, 20.0) == []
+
+
+async def until_known(pool: Pool, within_s: float) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            if await select_live_workers(pool, within_s):
+                return
+            await asyncio.sleep(0.02)
+
+
+class TestLease:
+    async def claimed(self, base: Base) -> Session:
+        new = new_session(await make_user(base.pool))
+        await base.lifecycle.create(new)
+        session = await base.lifecycle.claim(new.id, 1, "owner", "engine")
+        assert session is not None
+        return session
+
+    def shop(self, base: Base, settings: WebSettings) -> Workshop:
+        return Workshop(
+            pool=base.pool,
+            settings=settings,
+            publisher=base.publisher,
+            lifecycle=base.lifecycle,
+            store=base.store,
+            recognisers=None,  # type: ignore[arg-type]
+            owner="owner",
+            host="here",
+            stopping=asyncio.Event(),
+        )
+
+    async def test_the_work_ends_when_the_lease_is_another_s(self, settings: WebSettings) -> None:
+        brief = settings.model_copy(update={"lease_s": 1.0})
+        async with running_base(brief) as base:
+            session = await self.claimed(base)
+            with pytest.raises(Fenced):
+                async with held_lease(self.shop(base, brief), session, None):
+                    await base.pool.execute("UPDATE sessions SET lease_owner = 'another'")
+                    await asyncio.sleep(60)
+
+    async def test_a_fault_in_the_holding_ends_the_work_with_its_cause(
+        self, settings: WebSettings
+    ) -> None:
+        """Or the attempt would go on without a lease, and be found out at its next write."""
+        brief = settings.model_copy(update={"lease_s": 1.0})
+
+        async def keep_alive() -> None:
+            raise RuntimeError("a fault nobody foresaw")
+
+        async with running_base(brief) as base:
+            session = await self.claimed(base)
+            with pytest.raises(RuntimeError, match="nobody foresaw"):
+                async with held_lease(self.shop(base, brief), session, keep_alive):
+                    await asyncio.sleep(60)
+
+    async def test_the_end_of_a_session_that_ends_itself_is_no_loss(
+        self, settings: WebSettings
+    ) -> None:
+        brief = settings.model_copy(update={"lease_s": 1.0})
+        async with running_base(brief) as base:
+            session = await self.claimed(base)
+            async with held_lease(self.shop(base, brief), session, None) as lease:
+                lease.closing = True
+                await base.lifecycle.cancel(session.id)
+                await asyncio.sleep(1.0)  # several looks at the session
+            assert (await select_session(base.pool, session.id)) is not None
