@@ -287,19 +287,22 @@ class Lifecycle:
             )
             return Outcome.DONE
 
-    async def delete(self, session_id: UUID) -> Session | None:
-        """Remove a session in any state; what it was is returned, for its audio to be deleted."""
+    async def delete(self, session_id: UUID, *, at_event: int | None = None) -> Session | None:
+        """Remove a session in any state; what it was is returned, for its audio to be deleted.
+
+        With `at_event` only while this is its newest event, else None.
+        """
         for _ in range(DEADLOCK_TRIES):
             try:
-                return await self._delete(session_id)
+                return await self._delete(session_id, at_event)
             except asyncpg.DeadlockDetectedError:  # with what refers to it, and is written just now
                 log.info("delete_again", session_id=str(session_id))
-        return await self._delete(session_id)
+        return await self._delete(session_id, at_event)
 
-    async def _delete(self, session_id: UUID) -> Session | None:
+    async def _delete(self, session_id: UUID, at_event: int | None) -> Session | None:
         async with self.pool.acquire() as connection, connection.transaction():
             session = await select_session_for_update(connection, session_id)
-            if session is None:
+            if session is None or at_event not in {None, session.last_status_id}:
                 return None
             await delete_queued_jobs(connection, session_id)
             await delete_session(connection, session_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import ClassVar
 from uuid import UUID
 
 from psycopg_pool import AsyncConnectionPool
@@ -18,6 +19,7 @@ from jobs.turns import WAITING
 
 QUEUE_NAME = "transcribe"
 FUNCTION_NAME = "transcribe"
+UPKEEP = "upkeep"  # queue and function
 
 # Lower comes first. A recording that was interrupted goes on before new ones are begun.
 PRIORITY_RESUMED = 0
@@ -150,12 +152,9 @@ def queue_pool(dsn: str, settings: JobSettings) -> AsyncConnectionPool:
 
 # One statement, so that a process which freezes in the middle holds no lock on a job. The times are
 # those that SAQ notes when it fetches, by which it tells a job whose process has died.
-BEGIN_NEXT_JOB = f"""
+BEGIN = """
 WITH next AS (
-  SELECT job.key FROM saq_jobs AS job
-  JOIN ({WAITING}) AS waiting USING (key)
-  WHERE job.status = 'queued' AND job.queue = %(queue)s AND waiting.due
-  ORDER BY waiting.position
+  SELECT job.key FROM saq_jobs AS job {order}
   LIMIT 1
   FOR UPDATE OF job SKIP LOCKED
 )
@@ -164,19 +163,32 @@ UPDATE saq_jobs SET status = 'active', job = convert_to((
     'started', %(now_ms)s::bigint, 'touched', %(now_ms)s::bigint))::text, 'UTF8')
 FROM next WHERE saq_jobs.key = next.key
 RETURNING job
-"""  # noqa: S608
+"""
+BEGIN_NEXT_TURN = BEGIN.format(
+    order=f"""
+  JOIN ({WAITING}) AS waiting USING (key)
+  WHERE job.status = 'queued' AND job.queue = %(queue)s AND waiting.due
+  ORDER BY waiting.position"""
+)
+BEGIN_NEXT_DUE = BEGIN.format(
+    order="""
+  WHERE job.status = 'queued' AND job.queue = %(queue)s
+    AND job.scheduled <= extract(epoch FROM clock_timestamp())::bigint
+  ORDER BY job.priority, job.scheduled"""
+)
 
 
-class TurnQueue(PostgresQueue):
-    """SAQ's queue in the order of `turns`, with slots that ask for one job at a time.
+class PolledQueue(PostgresQueue):
+    """SAQ's queue with slots that ask for one job at a time, by the statement `begin_next`.
 
-    SAQ knows no users, and fetches as many jobs as it believes slots to be waiting, counting some
-    twice: jobs then lie in the memory of a busy process, marked active, while another process has
-    nothing to do.
+    SAQ fetches as many jobs as it believes slots to be waiting, counting some twice: jobs then lie
+    in the memory of a busy process, marked active, while another process has nothing to do.
     """
 
-    def __init__(self, pool: AsyncConnectionPool, keyspace: int = 0) -> None:
-        super().__init__(pool=pool, name=QUEUE_NAME, saq_lock_keyspace=keyspace)
+    begin_next: ClassVar[str]
+
+    def __init__(self, pool: AsyncConnectionPool, name: str, keyspace: int = 0) -> None:
+        super().__init__(pool=pool, name=name, saq_lock_keyspace=keyspace)
         self._asking = asyncio.Lock()
 
     async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> Job | None:
@@ -195,10 +207,32 @@ class TurnQueue(PostgresQueue):
     async def _begin_next(self) -> Job | None:
         async with self.pool.connection() as connection:
             cursor = await connection.execute(
-                BEGIN_NEXT_JOB, {"queue": self.name, "now_ms": int(time.time() * 1000)}
+                self.begin_next, {"queue": self.name, "now_ms": int(time.time() * 1000)}
             )
             row = await cursor.fetchone()
         return None if row is None else self.deserialize(row[0], Status.ACTIVE)
+
+    async def schedule(self, lock: int = 1) -> list[str]:
+        """Nothing: it would be a second way to fetch jobs."""
+        return []
+
+
+class TurnQueue(PolledQueue):
+    """The recordings, in the order of `turns`: SAQ knows no users."""
+
+    begin_next = BEGIN_NEXT_TURN
+
+    def __init__(self, pool: AsyncConnectionPool, keyspace: int = 0) -> None:
+        super().__init__(pool, QUEUE_NAME, keyspace)
+
+
+class UpkeepQueue(PolledQueue):
+    """Upkeep, apart from the recordings: it waits behind none and takes no slot of theirs."""
+
+    begin_next = BEGIN_NEXT_DUE
+
+    def __init__(self, pool: AsyncConnectionPool) -> None:
+        super().__init__(pool, UPKEEP)
 
 
 async def migrate_queue(dsn: str) -> None:

@@ -1,4 +1,4 @@
-"""Finds what was lost: leases that ran out, queued sessions without a job, audio without a session.
+"""Finds what was lost: leases that ran out, queued sessions without a job.
 
 Any number of processes may run this; each find is settled by the session's row lock.
 """
@@ -16,32 +16,21 @@ from jobs.lifecycle import Lifecycle
 from jobs.queue import delete_stale_jobs, select_sessions_without_job
 from jobs.sessions import select_lost_sessions
 from jobs.settings import JobSettings
-from jobs.storage import AudioStore
 from jobs.waiting import tell_waiting
 
 log = structlog.get_logger()
 
 BATCH = 20
 LOST_JOB_AGE_S = 10.0
-SWEEP_INTERVAL_S = 600.0
 
 
-async def run_recovery(
-    pool: Pool, settings: JobSettings, lifecycle: Lifecycle, store: AudioStore
-) -> None:
+async def run_recovery(pool: Pool, settings: JobSettings, lifecycle: Lifecycle) -> None:
     """Look again and again, until cancelled. A database that is away is waited for."""
-    loop = asyncio.get_running_loop()
-    sweep_at = loop.time()
     while True:
         try:
             await recover_lost(pool, settings, lifecycle)
             await delete_stale_jobs(pool)
             await tell_waiting(pool, lifecycle, alive_s=settings.lease_s)
-            if loop.time() >= sweep_at:
-                sweep_at = loop.time() + SWEEP_INTERVAL_S
-                swept = await store.sweep(settings.orphan_audio_s)
-                if swept:
-                    log.info("orphan_audio_swept", recordings=swept)
         except (*CONNECT_ERRORS, JobError) as error:
             log.warning("recovery_postponed", error=str(error))
         await asyncio.sleep(settings.recovery_interval_s * random.uniform(0.8, 1.2))  # noqa: S311

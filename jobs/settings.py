@@ -7,6 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from croniter import croniter
 from pydantic import AliasChoices, AliasGenerator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -14,8 +15,11 @@ SECONDS = 1.0
 MINUTES = 60 * SECONDS
 HOURS = 60 * MINUTES
 DAYS = 24 * HOURS
+YEARS = 365 * DAYS
 KIB = 1024
 MIB = 1024 * KIB
+
+LONGEST_RETENTION_S = 100 * YEARS  # times much longer are more than PostgreSQL can reckon with
 
 ENVIRONMENT_PREFIX = "QUARTAPP_"
 
@@ -117,6 +121,60 @@ class JobSettings(BaseSettings):
     orphan_audio_s: float = Field(
         1 * HOURS, ge=60, description="Uploads that became no session are deleted after this time."
     )
+    audio_retention: float = Field(
+        30 * DAYS,
+        ge=0,
+        le=LONGEST_RETENTION_S,
+        description="How long the recording of a completed session is kept, in seconds; 0: it is "
+        "deleted right after success.",
+    )
+    unfinished_audio_retention_s: float = Field(
+        90 * DAYS,
+        ge=1 * HOURS,
+        le=LONGEST_RETENTION_S,
+        description="How long the recording of a failed or cancelled session is kept; until then "
+        "it can be retried.",
+    )
+    status_retention_s: float = Field(
+        90 * DAYS,
+        ge=1 * DAYS,
+        le=LONGEST_RETENTION_S,
+        description="How long after its end the status events of a session are kept; its last one "
+        "always stays.",
+    )
+    session_retention_s: float | None = Field(
+        None,
+        ge=1 * DAYS,
+        le=LONGEST_RETENTION_S,
+        description="How long after its end a session is kept at all, with its transcript. Unset: "
+        "for ever.",
+    )
+    login_retention_s: float = Field(
+        7 * DAYS,
+        ge=0,
+        le=LONGEST_RETENTION_S,
+        description="How long a sign-in that expired or was revoked is kept.",
+    )
+    idempotency_retention_s: float = Field(
+        1 * DAYS,
+        ge=1 * HOURS,
+        le=LONGEST_RETENTION_S,
+        description="For how long an `Idempotency-Key` brings the first answer again.",
+    )
+    run_retention_s: float = Field(
+        1 * YEARS,
+        ge=1 * DAYS,
+        le=LONGEST_RETENTION_S,
+        description="How long it is kept what transcriptions took, the ground for estimates.",
+    )
+    upkeep_cron: str = Field(
+        "*/10 * * * *",
+        description="When what has been kept for long enough is deleted: a cron expression, in "
+        "UTC; a sixth field is seconds.",
+    )
+    upkeep_poll_s: int = Field(
+        30, ge=1, le=3600, description="How often a worker looks whether it is time for that."
+    )
 
     @field_validator("audio_store")
     @classmethod
@@ -127,6 +185,13 @@ class JobSettings(BaseSettings):
         if parts.scheme in {"s3", "gs", "az"} and parts.netloc:
             return value
         raise ValueError("postgres, file:///directory, s3://bucket, gs://bucket or az://container")
+
+    @field_validator("upkeep_cron")
+    @classmethod
+    def _cron(cls, value: str) -> str:
+        if not croniter.is_valid(value):
+            raise ValueError("not a cron expression, such as */10 * * * *")
+        return value
 
     @property
     def pooled(self) -> bool:

@@ -26,6 +26,8 @@ from jobs.settings import KIB, MIB
 
 CHUNK_BYTES = 512 * KIB
 PART_BYTES = 5 * MIB  # the least an S3 multipart upload takes
+DELETED_CHUNKS = 100  # in one statement
+LISTED = 1000  # recordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,9 @@ class AudioStore(Protocol):
     async def delete(self, key: str) -> None:
         """Remove it; no error when there is none."""
 
-    async def sweep(self, older_than_s: float) -> int:
-        """Delete what no session refers to and is older than that; returns how many."""
+    def orphans(self, older_than_s: float) -> AsyncIterator[list[str]]:
+        """Keys of what no session refers to and is older than that, of some hundred recordings at a
+        time; a page may hold none."""
 
 
 def open_store(url: str, pool: Pool) -> AudioStore:
@@ -107,18 +110,43 @@ class PostgresStore:
         return _ChunkedAudio(self._pool, UUID(key), int(size))
 
     async def delete(self, key: str) -> None:
-        await self._pool.execute("DELETE FROM audio_chunks WHERE audio_id = $1", UUID(key))
+        # From its end, so that what a crash leaves still has the chunk it is found by.
+        done = f"DELETE {DELETED_CHUNKS}"
+        while done == f"DELETE {DELETED_CHUNKS}":
+            done = await self._pool.execute(
+                "DELETE FROM audio_chunks WHERE audio_id = $1 AND idx IN ("
+                "  SELECT idx FROM audio_chunks WHERE audio_id = $1 ORDER BY idx DESC LIMIT $2)",
+                UUID(key),
+                DELETED_CHUNKS,
+            )
 
-    async def sweep(self, older_than_s: float) -> int:
+    async def orphans(self, older_than_s: float) -> AsyncIterator[list[str]]:
+        after = UUID(int=0)
+        while True:
+            page = await self._pool.fetch(
+                "SELECT audio_id, created_at < now() - make_interval(secs => $2) AS old "
+                "FROM audio_chunks WHERE idx = 0 AND audio_id > $1 ORDER BY audio_id LIMIT $3",
+                after,
+                older_than_s,
+                LISTED,
+            )
+            old = [str(row["audio_id"]) for row in page if row["old"]]
+            unknown = await unreferenced(self._pool, old)
+            yield await self._untouched(unknown, older_than_s)
+            if len(page) < LISTED:
+                return
+            after = page[-1]["audio_id"]
+
+    async def _untouched(self, keys: list[str], older_than_s: float) -> list[str]:
+        """Those that nothing was written to lately: an upload may take its time."""
         rows = await self._pool.fetch(
-            "DELETE FROM audio_chunks WHERE audio_id IN ("
-            "  SELECT audio_id FROM audio_chunks GROUP BY audio_id"
-            "  HAVING max(created_at) < now() - make_interval(secs => $1)"
-            "  AND NOT EXISTS (SELECT FROM sessions WHERE audio_key = audio_id::text)) "
-            "RETURNING audio_id",
+            "SELECT DISTINCT audio_id::text FROM audio_chunks WHERE audio_id = ANY ($1::uuid[]) "
+            "AND created_at >= now() - make_interval(secs => $2)",
+            keys,
             older_than_s,
         )
-        return len({row["audio_id"] for row in rows})
+        growing = {row[0] for row in rows}
+        return [key for key in keys if key not in growing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +224,8 @@ class ObjectStore:
         except BaseError as error:
             raise StorageError("The audio store did not delete the recording.") from error
 
-    async def sweep(self, older_than_s: float) -> int:
-        swept = 0
-        async for page in obstore.list(self._store):
+    async def orphans(self, older_than_s: float) -> AsyncIterator[list[str]]:
+        async for page in obstore.list(self._store, chunk_size=LISTED):
             now = await self._pool.fetchval("SELECT now()")
             old = [
                 entry["path"]
@@ -206,14 +233,7 @@ class ObjectStore:
                 if is_our_key(entry["path"])
                 and (now - entry["last_modified"]).total_seconds() > older_than_s
             ]
-            known = await self._pool.fetch(
-                "SELECT audio_key FROM sessions WHERE audio_key = ANY($1::text[])", old
-            )
-            orphans = set(old) - {row["audio_key"] for row in known}
-            for key in sorted(orphans):
-                await self.delete(key)
-            swept += len(orphans)
-        return swept
+            yield await unreferenced(self._pool, old)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +253,15 @@ class _ObjectAudio:
         except BaseError as error:
             raise StorageError("The audio store does not answer.") from error
         return bytes(data)
+
+
+async def unreferenced(pool: Pool, keys: list[str]) -> list[str]:
+    """Those of the keys that no session has."""
+    rows = await pool.fetch(
+        "SELECT audio_key FROM sessions WHERE audio_key = ANY ($1::text[])", keys
+    )
+    known = {row["audio_key"] for row in rows}
+    return [key for key in keys if key not in known]
 
 
 def is_our_key(path: str) -> bool:

@@ -8,12 +8,23 @@ from uuid import UUID
 
 import psycopg
 import structlog
+from psycopg_pool import AsyncConnectionPool
+from saq.job import CronJob
 from saq.types import Context
 from saq.worker import Worker
 
 from jobs.attempt import Workshop
-from jobs.queue import FUNCTION_NAME, HEARTBEAT_S, TurnQueue, queue_pool
+from jobs.queue import (
+    FINISHED_JOB_TTL_S,
+    FUNCTION_NAME,
+    HEARTBEAT_S,
+    UPKEEP,
+    TurnQueue,
+    UpkeepQueue,
+    queue_pool,
+)
 from jobs.transcribe import transcribe
+from jobs.upkeep import ROUND_TIMEOUT_S, Upkeep
 
 log = structlog.get_logger()
 
@@ -28,9 +39,6 @@ class EmbeddedWorker(Worker[Context]):
     """A worker inside somebody else's event loop: the signals are the server's."""
 
     SIGNALS = []  # noqa: RUF012 - SAQ's own attribute
-
-    async def schedule(self, lock: int = 1) -> None:
-        """Nothing: there are no cron jobs, and the rest is a second way to fetch jobs."""
 
 
 async def run_worker(shop: Workshop, dsn: str, stop: asyncio.Event) -> None:
@@ -49,6 +57,26 @@ async def run_worker(shop: Workshop, dsn: str, stop: asyncio.Event) -> None:
 
 
 async def _run_once(shop: Workshop, dsn: str, stop: asyncio.Event) -> None:
+    async with queue_pool(dsn, shop.settings) as pool:
+        workers = (_transcriber(shop, pool), _housekeeper(shop, pool))
+        for worker in workers:
+            await worker.queue.connect()
+        running = [
+            asyncio.create_task(worker.start(), name=f"saq-{worker.queue.name}")
+            for worker in workers
+        ]
+        stopping = asyncio.create_task(stop.wait(), name="saq-stop")
+        try:
+            await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            await asyncio.gather(*(worker.stop() for worker in workers))
+            await asyncio.gather(*running)
+            for worker in workers:
+                await worker.queue.disconnect()
+
+
+def _transcriber(shop: Workshop, pool: AsyncConnectionPool) -> EmbeddedWorker:
     async def run(context: Context, *, session_id: str, attempt: int) -> None:
         job = context["job"]
 
@@ -60,24 +88,40 @@ async def _run_once(shop: Workshop, dsn: str, stop: asyncio.Event) -> None:
                 log.warning("queue_heartbeat_missed", key=job.key, error=str(error))
 
         await transcribe(shop, UUID(session_id), attempt, keep_alive=keep_alive)
+        if not shop.settings.audio_retention:
+            await _upkeep(shop).delete_audio()
 
-    async with queue_pool(dsn, shop.settings) as pool:
-        queue = TurnQueue(pool)
-        await queue.connect()
-        worker: EmbeddedWorker = EmbeddedWorker(
-            queue,
-            [(FUNCTION_NAME, run)],
-            concurrency=shop.settings.job_slots,
-            timers={"schedule": 1, "worker_info": 10, "sweep": HEARTBEAT_S // 4, "abort": 1},
-            cancellation_hard_deadline_s=CANCEL_DEADLINE_S,
-            poll_interval=POLL_INTERVAL_S,
-        )
-        running = asyncio.create_task(worker.start(), name="saq-worker")
-        stopping = asyncio.create_task(stop.wait(), name="saq-worker-stop")
-        try:
-            await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            await worker.stop()
-            await running
-            await queue.disconnect()
+    return EmbeddedWorker(
+        TurnQueue(pool),
+        [(FUNCTION_NAME, run)],
+        concurrency=shop.settings.job_slots,
+        timers={"schedule": 60, "worker_info": 10, "sweep": HEARTBEAT_S // 4, "abort": 1},
+        cancellation_hard_deadline_s=CANCEL_DEADLINE_S,
+        poll_interval=POLL_INTERVAL_S,
+    )
+
+
+def _housekeeper(shop: Workshop, pool: AsyncConnectionPool) -> EmbeddedWorker:
+    """Its cron job is one row for all processes: whoever fetches it when it is due does the round,
+    and only after that is the next one put in."""
+
+    async def run(context: Context) -> None:
+        await _upkeep(shop).run()
+
+    run.__qualname__ = UPKEEP  # by which SAQ knows it
+    poll_s = shop.settings.upkeep_poll_s
+    return EmbeddedWorker(
+        UpkeepQueue(pool),
+        [],
+        concurrency=1,
+        cron_jobs=[
+            CronJob(run, shop.settings.upkeep_cron, timeout=ROUND_TIMEOUT_S, ttl=FINISHED_JOB_TTL_S)
+        ],
+        timers={"schedule": poll_s, "worker_info": 60, "sweep": poll_s, "abort": 10},
+        cancellation_hard_deadline_s=CANCEL_DEADLINE_S,
+        poll_interval=poll_s,
+    )
+
+
+def _upkeep(shop: Workshop) -> Upkeep:
+    return Upkeep(shop.pool, shop.settings, shop.lifecycle, shop.store)

@@ -102,7 +102,7 @@ async def running_recovery(base: Base, settings: JobSettings) -> AsyncIterator[N
     """Upkeep of the queue, in every process: one that only serves the web must notice, too, when
     there is no worker left."""
     recovery = asyncio.create_task(
-        run_recovery(base.pool, settings, base.lifecycle, base.store), name="recovery"
+        run_recovery(base.pool, settings, base.lifecycle), name="recovery"
     )
     try:
         yield

@@ -105,11 +105,11 @@ def bounds(field: FieldInfo) -> list[str]:
     }
     match found:
         case {"ge": least, "le": most}:
-            return [f"From {least} to {most}."]
+            return [f"From {least:.12g} to {most:.12g}."]
         case {"ge": least}:
-            return [f"At least {least}."]
+            return [f"At least {least:.12g}."]
         case {"gt": below}:
-            return [f"More than {below}."]
+            return [f"More than {below:.12g}."]
         case _:
             return []
 

@@ -23,9 +23,8 @@ from jobs.queue import (
     queue_pool,
     select_sessions_without_job,
 )
-from jobs.recovery import recover_lost, run_recovery
+from jobs.recovery import recover_lost
 from jobs.statuses import select_latest_status
-from jobs.storage import open_store
 from jobs.turns import select_turns
 from quartapp.settings import WebSettings
 from tests.people import make_user, new_session
@@ -185,24 +184,6 @@ class TestRecovery:
         assert sorted(outcomes) == [False, False, False, True]
         queued = await pool.fetchval("SELECT count(*) FROM saq_jobs WHERE status = 'queued'")
         assert queued == 1
-
-    async def test_the_search_also_sweeps_what_no_session_took(
-        self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
-    ) -> None:
-        store = open_store("postgres", pool)
-        await pool.execute(
-            "INSERT INTO audio_chunks (audio_id, idx, data, created_at) "
-            "VALUES ($1, 0, 'x', now() - interval '2 hours')",
-            uuid4(),
-        )
-        task = asyncio.create_task(run_recovery(pool, settings, lifecycle, store))
-        async with asyncio.timeout(20):
-            while True:
-                if not await pool.fetchval("SELECT count(*) FROM audio_chunks"):
-                    break
-                await asyncio.sleep(0.02)
-        task.cancel()
-        await asyncio.wait([task])
 
     async def test_after_a_start_of_the_database_workers_get_a_lease_to_return(
         self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings

@@ -44,6 +44,8 @@ SAMPLES = {
     "public_url": "https://transcripts.example.org",
     "data_dir": "/var/lib/transcripts",
     "ticket_duration_s": "30",
+    "session_retention_s": "86400",
+    "upkeep_cron": "0 3 * * *",
     "cors_origins": "https://app.example.org,http://localhost:5173",
 }
 
@@ -213,6 +215,12 @@ def is_alias(field: FieldInfo) -> bool:
         ("QUARTAPP_TICKET_DURATION_S", "0", "1"),
         ("QUARTAPP_TICKET_DURATION_S", "61", "60"),
         ("QUARTAPP_TICKET_LIMIT", "0", "1"),
+        ("QUARTAPP_AUDIO_RETENTION", "-1", "0"),
+        ("QUARTAPP_AUDIO_RETENTION", "1e12", "3153600000"),
+        ("QUARTAPP_STATUS_RETENTION_S", "90", "86400"),
+        ("QUARTAPP_SESSION_RETENTION_S", "0", "86400"),
+        ("QUARTAPP_UPKEEP_CRON", "daily", "*/10 * * * *"),
+        ("QUARTAPP_UPKEEP_CRON", "61 * * * *", "*/10 * * * *"),
         ("QUARTAPP_CORS_ORIGINS", "app.example.org", "scheme://host"),
         ("QUARTAPP_CORS_ORIGINS", "https://app.example.org/", "without a path"),
         ("QUARTAPP_CORS_ORIGINS", "https://app.example.org/page", "without a path"),

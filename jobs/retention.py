@@ -1,0 +1,171 @@
+"""What is older than it is kept is deleted: a batch at a time, each its own transaction.
+
+Each function here yields after every batch how much it removed, and ends when nothing is left. It
+may be left after any batch, or killed in the middle of one, and may run in several processes at a
+time: the next run finds what is left. Whoever works on a row just now is not waited for. Ages are
+seconds, by the database's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from typing import TypeAlias
+from uuid import UUID
+
+from jobs.database import Pool
+from jobs.lifecycle import Lifecycle
+from jobs.model import Status
+from jobs.storage import AudioStore
+
+Batches: TypeAlias = AsyncGenerator[int, None]
+
+BATCH_ROWS = 1000
+BATCH_SESSIONS = 100
+
+# The rest of a session's history, its last event excepted, goes with the rows that are found: what
+# is over may have been over before, and been tried again. The lock on the session keeps a second
+# run away from its rows.
+STATUSES = """
+WITH due AS (
+  SELECT event.session_id, event.id FROM processing_status AS event
+  JOIN sessions AS session ON session.id = event.session_id
+  WHERE event.status IN ('queued', 'processing')
+    AND event.timestamp < now() - make_interval(secs => $1)
+    AND session.finished_at < now() - make_interval(secs => $1)
+    AND event.id < session.last_status_id
+  ORDER BY event.timestamp LIMIT $2
+  FOR NO KEY UPDATE OF session SKIP LOCKED
+), last AS (
+  SELECT session_id, max(id) AS id FROM due GROUP BY session_id
+)
+DELETE FROM processing_status AS event USING last
+WHERE event.session_id = last.session_id AND event.id <= last.id
+"""
+
+STATUSES_OF_ONE = """
+WITH session AS (
+  SELECT id FROM sessions WHERE id = $1 AND last_status_id = $2 FOR NO KEY UPDATE
+)
+DELETE FROM processing_status WHERE session_id = $1 AND id IN (
+  SELECT event.id FROM processing_status AS event JOIN session ON session.id = event.session_id
+  WHERE event.session_id = $1 AND event.id < $2 ORDER BY event.id LIMIT $3)
+"""
+
+AUDIO = """
+WITH due AS (
+  SELECT id, audio_key FROM sessions
+  WHERE status = $1 AND audio_key IS NOT NULL
+    AND finished_at < now() - make_interval(secs => $2)
+  ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+UPDATE sessions SET audio_key = NULL FROM due WHERE sessions.id = due.id RETURNING due.audio_key
+"""
+
+LOGINS = """
+DELETE FROM logins WHERE id IN (
+  SELECT id FROM logins
+  WHERE least(expires_at, revoked_at) < now() - make_interval(secs => $1)
+  ORDER BY least(expires_at, revoked_at) LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
+TICKETS = """
+DELETE FROM stream_tickets WHERE ticket_hash IN (
+  SELECT ticket_hash FROM stream_tickets WHERE expires_at < now() - make_interval(secs => $1)
+  ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
+IDEMPOTENCY_KEYS = """
+DELETE FROM idempotency_keys WHERE (user_id, key) IN (
+  SELECT user_id, key FROM idempotency_keys
+  WHERE created_at < now() - make_interval(secs => $1)
+  ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
+RUNS = """
+DELETE FROM transcription_runs WHERE id IN (
+  SELECT id FROM transcription_runs WHERE completed_at < now() - make_interval(secs => $1)
+  ORDER BY completed_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
+WORKERS = """
+DELETE FROM workers WHERE id IN (
+  SELECT id FROM workers WHERE seen_at < now() - make_interval(secs => $1)
+  LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
+
+async def delete_rows(pool: Pool, statement: str, older_than_s: float) -> Batches:
+    """Rows of one table, by one of the statements above."""
+    count = BATCH_ROWS
+    while count >= BATCH_ROWS:
+        count = _deleted(await pool.execute(statement, older_than_s, BATCH_ROWS))
+        yield count
+
+
+async def delete_audio(
+    pool: Pool, store: AudioStore, statuses: Iterable[Status], older_than_s: float
+) -> Batches:
+    """Recordings of sessions that ended so, that long ago. Raises StorageError.
+
+    The session forgets its recording first: what is not deleted then is an orphan, and found as
+    such. The other way round there would be sessions that promise what is gone.
+    """
+    for status in statuses:
+        count = BATCH_SESSIONS
+        while count >= BATCH_SESSIONS:
+            rows = await pool.fetch(AUDIO, status.value, older_than_s, BATCH_SESSIONS)
+            for row in rows:
+                await store.delete(row["audio_key"])
+            count = len(rows)
+            yield count
+
+
+async def delete_orphans(store: AudioStore, older_than_s: float) -> Batches:
+    """Recordings that no session has. Raises StorageError."""
+    async for keys in store.orphans(older_than_s):
+        for key in keys:
+            await store.delete(key)
+        yield len(keys)
+
+
+async def delete_sessions(
+    pool: Pool, lifecycle: Lifecycle, store: AudioStore, older_than_s: float
+) -> Batches:
+    """Whole sessions that ended that long ago, with all they have, as if their owners had deleted
+    them. Raises StorageError."""
+    deleted = 1
+    while deleted:
+        rows = await pool.fetch(
+            "SELECT id, last_status_id FROM sessions "
+            "WHERE finished_at < now() - make_interval(secs => $1) ORDER BY finished_at LIMIT $2",
+            older_than_s,
+            BATCH_SESSIONS,
+        )
+        deleted = 0
+        for session_id, last_status_id in rows:
+            async for _ in _delete_history(pool, session_id, last_status_id):
+                yield 0
+            session = await lifecycle.delete(session_id, at_event=last_status_id)
+            if session is not None:
+                if session.audio_key is not None:
+                    await store.delete(session.audio_key)
+                deleted += 1
+                yield 1
+
+
+async def _delete_history(
+    pool: Pool, session_id: UUID, last_status_id: int
+) -> AsyncGenerator[None, None]:
+    """All events but the last, while it is the last. In one transaction with their session they
+    would keep it locked for long."""
+    count = BATCH_ROWS
+    while count >= BATCH_ROWS:
+        count = _deleted(
+            await pool.execute(STATUSES_OF_ONE, session_id, last_status_id, BATCH_ROWS)
+        )
+        yield
+
+
+def _deleted(tag: str) -> int:
+    """The count in a command tag such as `DELETE 5`."""
+    return int(tag.rsplit(maxsplit=1)[-1])
