@@ -10,6 +10,7 @@ import io
 import struct
 import subprocess
 import wave
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -22,6 +23,8 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+
+from jobs.audio import Recording
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -53,10 +56,10 @@ class MemorySource:
         return self.data[offset : offset + length]
 
 
-def speech(text: str, directory: Path) -> bytes:
+def speech(text: str, directory: Path, voice: str = "slt") -> bytes:
     """A WAV file (16 kHz, mono) of `text` spoken."""
     path = directory / "speech.wav"
-    subprocess.run(["flite", "-voice", "slt", "-t", text, "-o", str(path)], check=True)
+    subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(path)], check=True)
     data = path.read_bytes()
     path.unlink()
     return data
@@ -80,6 +83,17 @@ def samples_of(wav: bytes) -> Samples:
     """The samples of a mono WAV file."""
     with wave.open(io.BytesIO(wav)) as file:
         return np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16)
+
+
+def joined(pieces: Sequence[Samples]) -> Samples:
+    """The pieces, one after the other."""
+    return cast(Samples, np.concatenate(pieces))
+
+
+def decoded(data: bytes) -> Samples:
+    """The samples of a recording in any format."""
+    with Recording(io.BytesIO(data)) as recording:
+        return joined(list(recording.samples()))
 
 
 def wav_of(samples: Samples, sample_rate_hz: int = SAMPLE_RATE_HZ) -> bytes:
