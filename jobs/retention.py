@@ -8,13 +8,12 @@ seconds, by the database's clock.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from typing import TypeAlias
 from uuid import UUID
 
 from jobs.database import Pool
 from jobs.lifecycle import Lifecycle
-from jobs.model import Status
 from jobs.storage import AudioStore
 
 Batches: TypeAlias = AsyncGenerator[int, None]
@@ -54,43 +53,53 @@ DELETE FROM processing_status WHERE session_id = $1 AND id IN (
 AUDIO = """
 WITH due AS (
   SELECT id, audio_key FROM sessions
-  WHERE status = $1 AND audio_key IS NOT NULL
-    AND finished_at < now() - make_interval(secs => $2)
-  ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED
+  WHERE {which} AND audio_key IS NOT NULL AND finished_at < now() - make_interval(secs => $1)
+  ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE sessions SET audio_key = NULL FROM due WHERE sessions.id = due.id RETURNING due.audio_key
 """
+# Written out, as the indexes have them: among all sessions by their end, those that have audio are
+# the last.
+COMPLETED_AUDIO = AUDIO.format(which="status = 'completed'")
+UNFINISHED_AUDIO = AUDIO.format(which="status IN ('failed', 'cancelled')")
 
+SESSIONS = """
+SELECT id, last_status_id FROM sessions WHERE finished_at < now() - make_interval(secs => $1)
+ORDER BY finished_at LIMIT $2
+"""
+
+# By the place of the rows, which leaves the planner no choice: a join with a list of keys it would
+# rather begin by reading the whole table.
 LOGINS = """
-DELETE FROM logins WHERE id IN (
-  SELECT id FROM logins
+DELETE FROM logins WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM logins
   WHERE least(expires_at, revoked_at) < now() - make_interval(secs => $1)
-  ORDER BY least(expires_at, revoked_at) LIMIT $2 FOR UPDATE SKIP LOCKED)
+  ORDER BY least(expires_at, revoked_at) LIMIT $2 FOR UPDATE SKIP LOCKED))
 """
 
 TICKETS = """
-DELETE FROM stream_tickets WHERE ticket_hash IN (
-  SELECT ticket_hash FROM stream_tickets WHERE expires_at < now() - make_interval(secs => $1)
-  ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+DELETE FROM stream_tickets WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM stream_tickets WHERE expires_at < now() - make_interval(secs => $1)
+  ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 """
 
 IDEMPOTENCY_KEYS = """
-DELETE FROM idempotency_keys WHERE (user_id, key) IN (
-  SELECT user_id, key FROM idempotency_keys
+DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM idempotency_keys
   WHERE created_at < now() - make_interval(secs => $1)
-  ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+  ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 """
 
 RUNS = """
-DELETE FROM transcription_runs WHERE id IN (
-  SELECT id FROM transcription_runs WHERE completed_at < now() - make_interval(secs => $1)
-  ORDER BY completed_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+DELETE FROM transcription_runs WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM transcription_runs WHERE completed_at < now() - make_interval(secs => $1)
+  ORDER BY completed_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 """
 
 WORKERS = """
-DELETE FROM workers WHERE id IN (
-  SELECT id FROM workers WHERE seen_at < now() - make_interval(secs => $1)
-  LIMIT $2 FOR UPDATE SKIP LOCKED)
+DELETE FROM workers WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM workers WHERE seen_at < now() - make_interval(secs => $1)
+  LIMIT $2 FOR UPDATE SKIP LOCKED))
 """
 
 
@@ -103,21 +112,20 @@ async def delete_rows(pool: Pool, statement: str, older_than_s: float) -> Batche
 
 
 async def delete_audio(
-    pool: Pool, store: AudioStore, statuses: Iterable[Status], older_than_s: float
+    pool: Pool, store: AudioStore, statement: str, older_than_s: float
 ) -> Batches:
-    """Recordings of sessions that ended so, that long ago. Raises StorageError.
+    """Recordings of sessions, by one of the two statements above. Raises StorageError.
 
     The session forgets its recording first: what is not deleted then is an orphan, and found as
     such. The other way round there would be sessions that promise what is gone.
     """
-    for status in statuses:
-        count = BATCH_SESSIONS
-        while count >= BATCH_SESSIONS:
-            rows = await pool.fetch(AUDIO, status.value, older_than_s, BATCH_SESSIONS)
-            for row in rows:
-                await store.delete(row["audio_key"])
-            count = len(rows)
-            yield count
+    count = BATCH_SESSIONS
+    while count >= BATCH_SESSIONS:
+        rows = await pool.fetch(statement, older_than_s, BATCH_SESSIONS)
+        for row in rows:
+            await store.delete(row["audio_key"])
+        count = len(rows)
+        yield count
 
 
 async def delete_orphans(store: AudioStore, older_than_s: float) -> Batches:
@@ -135,12 +143,7 @@ async def delete_sessions(
     them. Raises StorageError."""
     deleted = 1
     while deleted:
-        rows = await pool.fetch(
-            "SELECT id, last_status_id FROM sessions "
-            "WHERE finished_at < now() - make_interval(secs => $1) ORDER BY finished_at LIMIT $2",
-            older_than_s,
-            BATCH_SESSIONS,
-        )
+        rows = await pool.fetch(SESSIONS, older_than_s, BATCH_SESSIONS)
         deleted = 0
         for session_id, last_status_id in rows:
             async for _ in _delete_history(pool, session_id, last_status_id):

@@ -13,7 +13,6 @@ from jobs import retention
 from jobs.database import CONNECT_ERRORS, Pool
 from jobs.errors import JobError
 from jobs.lifecycle import Lifecycle
-from jobs.model import Status
 from jobs.retention import Batches
 from jobs.settings import DAYS, MINUTES, SECONDS, JobSettings
 from jobs.storage import AudioStore
@@ -56,7 +55,7 @@ class Upkeep:
             "unfinished_audio": retention.delete_audio(
                 pool,
                 self.store,
-                (Status.FAILED, Status.CANCELLED),
+                retention.UNFINISHED_AUDIO,
                 settings.unfinished_audio_retention_s,
             ),
             "statuses": retention.delete_rows(
@@ -84,7 +83,7 @@ class Upkeep:
 
     def _audio_of_completed(self) -> Batches:
         return retention.delete_audio(
-            self.pool, self.store, (Status.COMPLETED,), self.settings.audio_retention
+            self.pool, self.store, retention.COMPLETED_AUDIO, self.settings.audio_retention
         )
 
 

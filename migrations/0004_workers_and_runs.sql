@@ -44,8 +44,10 @@ ALTER TABLE sessions
 
 -- What is over, by its end, so that a search for what is old enough reads nothing else.
 CREATE INDEX sessions_finished_at_idx ON sessions (finished_at) WHERE finished_at IS NOT NULL;
-CREATE INDEX sessions_audio_finished_at_idx ON sessions (status, finished_at)
-  WHERE audio_key IS NOT NULL AND finished_at IS NOT NULL;
+CREATE INDEX sessions_completed_audio_idx ON sessions (finished_at)
+  WHERE status = 'completed' AND audio_key IS NOT NULL;
+CREATE INDEX sessions_unfinished_audio_idx ON sessions (finished_at)
+  WHERE status IN ('failed', 'cancelled') AND audio_key IS NOT NULL;
 CREATE INDEX logins_ended_at_idx ON logins (least(expires_at, revoked_at));
 CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
 CREATE INDEX transcription_runs_completed_at_idx ON transcription_runs (completed_at);
