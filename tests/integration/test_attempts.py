@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,11 +19,12 @@ from jobs.lease import held_lease
 from jobs.sessions import Session, select_session
 from jobs.statuses import select_statuses_after
 from jobs.workers import Worker, select_live_workers, upsert_worker
-from quartapp.runtime import Base, running_base
+from quartapp.runtime import Base, running_base, running_worker
 from quartapp.settings import WebSettings
 from tests import clips
 from tests.integration.test_worker import submit, until, working
 from tests.people import make_user, new_session
+from tests.timing import TimedPublisher
 
 
 async def events_of(pool: Pool, session_id: UUID) -> list[Any]:
@@ -98,6 +101,25 @@ async def told(pool: Pool, session_id: UUID, part: str) -> Any:
                 if part in event["message"]:
                     return event
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.criterion("AC-1.3.7")
+async def test_publishing_costs_a_transcription_next_to_nothing(
+    settings: WebSettings, tmp_path: Path
+) -> None:
+    """All the time inside the publisher, as if the recogniser stood still meanwhile."""
+    async with running_base(settings) as base:
+        publisher = TimedPublisher(base.pool)
+        timed = replace(
+            base, publisher=publisher, lifecycle=replace(base.lifecycle, publisher=publisher)
+        )
+        async with running_worker(timed, settings):
+            started = time.perf_counter()
+            session_id = await submit(timed, clips.speech(clips.LONG_TEXT, tmp_path))
+            await until(base.pool, session_id, "completed")
+            took_s = time.perf_counter() - started
+    assert publisher.calls >= 8
+    assert publisher.spent_s < 0.05 * took_s
 
 
 class TestWorkers:
