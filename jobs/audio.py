@@ -9,26 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain, groupby
-from math import gcd
-from typing import Any, Protocol, cast
+from itertools import chain
+from typing import Protocol, cast
 
 import av
-import numpy as np
-import numpy.typing as npt
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
+from jobs.decoding import Decoding, missing_s
 from jobs.errors import DecodeError, EmptyAudioError, JobError, NoAudioStreamError, NotAudioError
+from jobs.frames import (
+    SAMPLE_RATE_HZ,
+    Samples,
+    resampled,
+    silent_frames,
+    time_s,
+    without_head,
+)
 from jobs.recogniser_wire import AudioInfo
 
-SAMPLE_RATE_HZ = 16_000
+__all__ = ["SAMPLE_RATE_HZ", "Recording", "Samples"]
 
 # Containers of sound and film. Left out on purpose: whatever names other files or addresses (hls,
 # dash, concat, sdp, image sequences), raw formats that any bytes would satisfy, text and subtitles.
@@ -40,22 +44,16 @@ FORMATS = (
 _CONTAINER_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
 # Formats found by a pattern of bits alone; of other data too, now and then.
 _UNSIGNED_FORMATS = frozenset({"aac", "ac3", "eac3", "gsm", "loas", "mp3", "mpeg", "mpegts"})
-# Here a seek is exact to the sample, and no decoder state crosses a frame. Lossy recordings, small
-# beside these, are decoded from their start instead: a hundredth of the time recognition takes.
+# Here a seek is exact to the sample, and no decoder state crosses a frame. In other recordings,
+# small beside these, packets are passed over one by one.
 _SEEKABLE_FORMATS = frozenset({"aiff", "au", "caf", "flac", "w64", "wav"})
 
 _BUFFER_BYTES = 64 * 1024
 _PREROLL_S = 1  # decoded and dropped before a resume, to fill the resampler's memory
-_MIN_GAP_S = Fraction(1, 4)  # shorter irregularities of timestamps are rounding
-_MAX_GAP_S = 60  # longer ones are mistaken timestamps, not missing sound
-_MAX_DEMUX_ERRORS = 50
-_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
 _MAX_CREDIBLE_S = 30 * 86400.0
 _GUESSED_DURATIONS = frozenset({"aac", "loas"})  # from the bit rate of the first frames
 
 _NOT_AUDIO = "This file is not a recording in any format that can be opened."
-
-Samples = npt.NDArray[np.int16]
 
 
 class ReadableFile(Protocol):
@@ -74,25 +72,22 @@ class Recording:
     """
 
     info: AudioInfo
-    skipped_packets: int  # corrupt ones met so far
     end: int  # position reached by `samples`
 
     def __init__(self, file: ReadableFile) -> None:
-        self.skipped_packets = 0
         self.end = 0
-        self._container = _open_container(file)
-        try:
-            self._stream = _sound_track(self._container)
-            self._frames = self._decoded_frames()
-            first = next(self._frames, None)
-            if first is None:
-                raise self._nothing_decoded()
-            self._frames = chain([first], self._frames)
-            self._origin_s = _time_s(first) or Fraction(0)
-            self.info = self._described(first)
-        except BaseException:
-            self._container.close()
-            raise
+        self._file = file
+        self._open()
+
+    @property
+    def skipped_packets(self) -> int:
+        """Corrupt packets met so far."""
+        return self._decoding.skipped_packets
+
+    @property
+    def decoded_packets(self) -> int:
+        """What it has cost so far."""
+        return self._decoding.decoded_packets
 
     def __enter__(self) -> Recording:
         return self
@@ -105,9 +100,9 @@ class Recording:
 
         Corrupt packets are skipped, and silence stands in for what they held.
         """
-        position_s = self._seek(start)
+        position_s, frames = self._from_before(start)
         self.end = int(position_s * SAMPLE_RATE_HZ)
-        for block in _resampled(self._without_gaps(position_s)):
+        for block in resampled(frames):
             skip = max(0, start - self.end)
             self.end += len(block)
             if skip < len(block):
@@ -132,25 +127,50 @@ class Recording:
         measured_s = float(end * time_base - self._origin_s)
         return measured_s if 0 < measured_s <= _MAX_CREDIBLE_S else None
 
-    def _seek(self, start: int) -> Fraction:
-        """Bring `_frames` to a place at or before `start`; its time from the origin in seconds.
+    def _open(self) -> None:
+        self._container = _open_container(self._file)
+        try:
+            self._stream = _sound_track(self._container)
+            self._decoding = Decoding(self._container, self._stream)
+            first = next(self._decoding, None)
+            if first is None:
+                raise self._nothing_decoded()
+            self._first = first
+            self._origin_s = time_s(first) or Fraction(0)
+            self.info = self._described(first)
+            self._decoding.learn_pace(first, self._origin_s, self.info.duration_s or 0.0)
+        except BaseException:
+            self._container.close()
+            raise
 
-        Anywhere but at the origin, that place falls on a sample of the output as well as of the
-        input: only there a new resampler has the phase that the undisturbed one has.
+    def _from_before(self, start: int) -> tuple[Fraction, Iterator[AudioFrame]]:
+        """Frames from a place enough before `start`, and its time from the origin.
+
+        It is a whole second: a sample of the output as well as of the input. Only from such a one
+        on, a new resampler gives what the undisturbed one would have given.
         """
-        if start <= _PREROLL_S * SAMPLE_RATE_HZ or not self._seeks_exactly():
-            return Fraction(0)
-        wanted_s = Fraction(start, SAMPLE_RATE_HZ) - _PREROLL_S
-        if (found := self._frame_at(wanted_s)) is not None:
-            frame, time_s = found
-            index = int(time_s * frame.sample_rate)
-            cut = -index % (frame.sample_rate // gcd(frame.sample_rate, SAMPLE_RATE_HZ))
-            if cut < frame.samples and time_s <= wanted_s:
-                self._frames = chain([_without_head(frame, cut)], self._frames)
-                return Fraction(index + cut, frame.sample_rate)
-        self._container.seek(self._stream.start_time or 0, stream=self._stream)
-        self._frames = self._decoded_frames()
-        return Fraction(0)
+        wanted_s = start // SAMPLE_RATE_HZ - _PREROLL_S
+        wanted = wanted_s * self.info.sample_rate_hz
+        if wanted > 0:
+            found = self._seek(wanted)
+            if found is not None and found[0] > 0:
+                index, frames = found
+                frames = self._without_gaps(frames, Fraction(index, self.info.sample_rate_hz))
+                return Fraction(wanted_s), without_head(frames, wanted - index)
+            if found is None:
+                self._container.close()
+                self._file.seek(0)
+                self._open()
+        frames = chain([self._first], self._decoding)
+        return Fraction(0), self._without_gaps(frames, Fraction(0))
+
+    def _seek(self, wanted: int) -> tuple[int, Iterator[AudioFrame]] | None:
+        """Frames from a place at or before sample `wanted` of the input, and that place; None when
+        it cannot be told exactly, and the recording must be opened anew."""
+        if self._seeks_exactly():
+            return self._seek_in_container(wanted)
+        index = self._decoding.skip_to(wanted)
+        return None if index is None else (index, self._decoding)
 
     def _seeks_exactly(self) -> bool:
         codec, time_base = self.info.codec, self._stream.time_base
@@ -161,52 +181,34 @@ class Recording:
             and (1 / time_base) % self.info.sample_rate_hz == 0
         )
 
-    def _frame_at(self, wanted_s: Fraction) -> tuple[AudioFrame, Fraction] | None:
-        """Seek; the first frame from there and its time, if it has one."""
+    def _seek_in_container(self, wanted: int) -> tuple[int, Iterator[AudioFrame]] | None:
         time_base = self._stream.time_base or Fraction(1)
+        wanted_s = Fraction(wanted, self.info.sample_rate_hz)
         try:
             timestamp = int((self._origin_s + wanted_s) / time_base)
             self._container.seek(timestamp, stream=self._stream)
         except FFmpegError:
             return None
-        self._frames = self._decoded_frames()
-        frame = next(self._frames, None)
-        time_s = None if frame is None else _time_s(frame)
-        return None if frame is None or time_s is None else (frame, time_s - self._origin_s)
+        self._decoding = Decoding(self._container, self._stream)
+        frame = next(self._decoding, None)
+        found_s = None if frame is None else time_s(frame)
+        if frame is None or found_s is None or not 0 < found_s - self._origin_s <= wanted_s:
+            return None
+        index = int((found_s - self._origin_s) * frame.sample_rate)
+        return index, chain([frame], self._decoding)
 
-    def _decoded_frames(self) -> Iterator[AudioFrame]:
-        """Frames from the container's place to the end; what is corrupt is skipped."""
-        for _ in range(_MAX_DEMUX_ERRORS):
-            try:
-                for packet in self._container.demux(self._stream):
-                    yield from self._decoded(packet)
-                return
-            except FFmpegError:
-                self.skipped_packets += 1
-        yield from self._decoded(None)
-
-    def _decoded(self, packet: Packet[AudioStream] | None) -> list[AudioFrame]:
-        try:
-            frames = self._stream.codec_context.decode(packet)
-        except FFmpegError:
-            self.skipped_packets += 1
-            return []
-        for frame in frames:
-            if not _MIN_RATE_HZ <= frame.sample_rate <= _MAX_RATE_HZ:
-                raise DecodeError(f"This file claims a sample rate of {frame.sample_rate} Hz.")
-        return [frame for frame in frames if frame.samples]
-
-    def _without_gaps(self, position_s: Fraction) -> Iterator[AudioFrame]:
+    def _without_gaps(
+        self, frames: Iterator[AudioFrame], position_s: Fraction
+    ) -> Iterator[AudioFrame]:
         """The frames, with silence where timestamps leap over sound that is missing."""
         stated_s = self.info.duration_s or 0.0
-        for frame in self._frames:
-            time_s = _time_s(frame)
-            if time_s is not None:
-                gap_s = time_s - self._origin_s - position_s
-                if _MIN_GAP_S <= gap_s <= _MAX_GAP_S and position_s + gap_s <= stated_s:
-                    for silence in _silent_frames(frame, int(gap_s * frame.sample_rate)):
-                        position_s += Fraction(silence.samples, silence.sample_rate)
-                        yield silence
+        for frame in frames:
+            at_s = time_s(frame)
+            if at_s is not None:
+                gap_s = missing_s(at_s - self._origin_s, position_s, stated_s)
+                for silence in silent_frames(frame, int(gap_s * frame.sample_rate)):
+                    position_s += Fraction(silence.samples, silence.sample_rate)
+                    yield silence
             position_s += Fraction(frame.samples, frame.sample_rate)
             yield frame
 
@@ -263,72 +265,3 @@ def _sound_track(container: InputContainer) -> AudioStream:
 
 def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition.value & Disposition.attached_pic.value)
-
-
-def _time_s(frame: AudioFrame) -> Fraction | None:
-    if frame.pts is None or frame.time_base is None:
-        return None
-    return frame.pts * frame.time_base
-
-
-def _resampled(frames: Iterator[AudioFrame]) -> Iterator[Samples]:
-    """The frames at 16 kHz, their channels averaged. Follows a change of rate or channels."""
-    for _, alike in groupby(frames, _frame_shape):
-        resampler = AudioResampler(format="s16p", rate=SAMPLE_RATE_HZ)
-        for frame in chain(alike, [None]):
-            if frame is not None:
-                frame.pts = None
-            try:
-                resampled = resampler.resample(frame)
-            except (FFmpegError, ValueError) as error:
-                raise DecodeError("The sound in this file cannot be converted.") from error
-            yield from (_averaged(piece) for piece in resampled)
-
-
-def _frame_shape(frame: AudioFrame) -> tuple[str, str, int]:
-    return frame.format.name, frame.layout.name, frame.sample_rate
-
-
-def _averaged(frame: AudioFrame) -> Samples:
-    channels = _planes(frame)
-    if len(channels) == 1:
-        return cast(Samples, channels[0])
-    return cast(Samples, np.rint(channels.mean(axis=0)).astype(np.int16))
-
-
-def _planes(frame: AudioFrame) -> npt.NDArray[Any]:
-    return cast(npt.NDArray[Any], frame.to_ndarray())
-
-
-def _without_head(frame: AudioFrame, count: int) -> AudioFrame:
-    """The frame without its first `count` samples."""
-    if count == 0:
-        return frame
-    plane = _planes(frame)
-    start = count if frame.format.is_planar else count * frame.layout.nb_channels
-    rest = AudioFrame.from_ndarray(
-        np.ascontiguousarray(plane[:, start:]), format=frame.format.name, layout=frame.layout.name
-    )
-    rest.sample_rate = frame.sample_rate
-    if frame.pts is not None and frame.time_base is not None:
-        rest.time_base = frame.time_base
-        rest.pts = frame.pts + int(Fraction(count, frame.sample_rate) / frame.time_base)
-    return rest
-
-
-def _silent_frames(like: AudioFrame, count: int) -> Iterator[AudioFrame]:
-    """`count` samples of silence in frames of at most a second, of the form of `like`."""
-    template = np.zeros_like(_planes(like)[:, :1])
-    if like.format.name.startswith("u8"):
-        template += 128
-    width = 1 if like.format.is_planar else like.layout.nb_channels
-    while count > 0:
-        length = min(count, like.sample_rate)
-        silence = AudioFrame.from_ndarray(
-            np.repeat(template, length * width, axis=1),
-            format=like.format.name,
-            layout=like.layout.name,
-        )
-        silence.sample_rate = like.sample_rate
-        yield silence
-        count -= length

@@ -10,7 +10,7 @@ import io
 import struct
 import subprocess
 import wave
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -123,10 +123,12 @@ def encoded(
     channels: int = 1,
     video: bool = False,
     live: bool = False,
+    options: Mapping[str, str] | None = None,
 ) -> bytes:
     """16 kHz mono samples in another container, at another rate, on one or more channels.
 
-    `live` writes as a browser's recorder does, which cannot go back to note the length.
+    `live` writes as a browser's recorder does, which cannot go back to note the length. `options`
+    are the encoder's own.
     """
     buffer = Unseekable() if live else io.BytesIO()
     layout = {1: "mono", 2: "stereo"}[channels]
@@ -136,7 +138,12 @@ def encoded(
             picture = output.add_stream("mpeg4", rate=5)
             picture.width = picture.height = 64
             picture.pix_fmt = "yuv420p"
-        sound = cast(AudioStream, output.add_stream(codec, rate=sample_rate_hz, layout=layout))
+        sound = cast(
+            AudioStream,
+            output.add_stream(
+                codec, rate=sample_rate_hz, layout=layout, options=dict(options or {})
+            ),
+        )
         if picture is not None:
             for index in range(int(len(samples) / SAMPLE_RATE_HZ * 5) + 1):
                 image = np.full((64, 64, 3), index % 256, dtype=np.uint8)
