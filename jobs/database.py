@@ -29,8 +29,10 @@ APPLICATION_NAME = "quartapp"
 # All that a pooler such as PgBouncer takes at the start of a connection.
 PLAIN_SETTINGS = {"application_name": APPLICATION_NAME}
 
-# On the server's side of a direct connection, so that locks of a vanished host are released.
+# On the server's side of a direct connection, so that locks are released: those of a vanished host,
+# and those of a process that stands still (stopped, or its host suspended) within a transaction.
 DIRECT_SETTINGS = PLAIN_SETTINGS | {
+    "idle_in_transaction_session_timeout": "10s",
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
@@ -43,6 +45,16 @@ DATABASE_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # when a server goes away in the middle of an answer
+    TimeoutError,
+)
+# Of these, what says that the server is away, stops, or has no room; not that a statement is wrong.
+AWAY_ERRORS = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     TimeoutError,
 )
 # Connecting also reads the address.
