@@ -21,9 +21,11 @@ Batches: TypeAlias = AsyncGenerator[int, None]
 BATCH_ROWS = 1000
 BATCH_SESSIONS = 100
 
-# The rest of a session's history, its last event excepted, goes with the rows that are found: what
-# is over may have been over before, and been tried again. The lock on the session keeps a second
-# run away from its rows.
+# Rows are deleted by their place, which leaves the planner no choice: a join with a list of keys it
+# would at times begin by reading the whole table.
+
+# What is over may have been over before, and been tried again: the events of that end are between
+# those that are found here, and go with them. The lock on the session keeps a second run away.
 STATUSES = """
 WITH due AS (
   SELECT event.session_id, event.id FROM processing_status AS event
@@ -37,8 +39,10 @@ WITH due AS (
 ), last AS (
   SELECT session_id, max(id) AS id FROM due GROUP BY session_id
 )
-DELETE FROM processing_status AS event USING last
-WHERE event.session_id = last.session_id AND event.id <= last.id
+DELETE FROM processing_status WHERE ctid = ANY (ARRAY(
+  SELECT event.ctid FROM last CROSS JOIN LATERAL (
+    SELECT ctid FROM processing_status
+    WHERE session_id = last.session_id AND id <= last.id OFFSET 0) AS event))
 """
 
 STATUSES_OF_ONE = """
@@ -55,8 +59,10 @@ WITH due AS (
   SELECT id, audio_key FROM sessions
   WHERE {which} AND audio_key IS NOT NULL AND finished_at < now() - make_interval(secs => $1)
   ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), forgotten AS (
+  UPDATE sessions SET audio_key = NULL WHERE id = ANY (ARRAY(SELECT id FROM due)) RETURNING id
 )
-UPDATE sessions SET audio_key = NULL FROM due WHERE sessions.id = due.id RETURNING due.audio_key
+SELECT audio_key FROM due JOIN forgotten USING (id)
 """
 # Written out, as the indexes have them: among all sessions by their end, those that have audio are
 # the last.
@@ -68,8 +74,6 @@ SELECT id, last_status_id FROM sessions WHERE finished_at < now() - make_interva
 ORDER BY finished_at LIMIT $2
 """
 
-# By the place of the rows, which leaves the planner no choice: a join with a list of keys it would
-# rather begin by reading the whole table.
 LOGINS = """
 DELETE FROM logins WHERE ctid = ANY (ARRAY(
   SELECT ctid FROM logins

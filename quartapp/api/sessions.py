@@ -149,13 +149,12 @@ def sessions_blueprint(uploads_per_minute: int) -> Blueprint:
 
         It keeps its options and goes on after the text it has. Any other state answers 409.
         """
-        await viewed_session(session_id)
+        session = await viewed_session(session_id)
         outcome = await services().lifecycle.restart(session_id)
-        return await _answer(
-            session_id,
-            outcome,
-            "Only a failed or cancelled session whose recording is still stored can be retried.",
-        )
+        why = "Only a failed or cancelled session can be retried."
+        if session.status in {Status.FAILED, Status.CANCELLED} and session.audio_key is None:
+            why = "Its recording is no longer stored, so it cannot be retried."
+        return await _answer(session_id, outcome, why)
 
     return blueprint
 
