@@ -14,6 +14,7 @@ class JobError(Exception):
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
+    passing: ClassVar[bool] = False  # a fault of the surroundings; it costs the recording no try
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -95,6 +96,7 @@ class RecogniserUnavailable(JobError):
 
     code = "recogniser_unavailable"
     retryable = True
+    passing = True
 
 
 class WorkerLost(JobError):
@@ -112,3 +114,4 @@ class StorageError(JobError):
 
     code = "storage_failed"
     retryable = True
+    passing = True

@@ -51,10 +51,12 @@ from jobs.sessions import (
 from jobs.settings import JobSettings
 from jobs.turns import upsert_last_turn
 
-# Streams look into the table on this, find no session, and end.
 log = structlog.get_logger()
 
 DEADLOCK_TRIES = 3
+PROMPT_INTERRUPTIONS = 2
+MAX_INTERRUPTION_DELAY_S = 30.0
+# Streams look into the table on this, find no session, and end.
 NOTIFY_DELETED = "SELECT pg_notify($1, json_build_object('session_id', $2::text)::text)"
 
 RESTART_MESSAGE = "Continuing after a restart"
@@ -186,42 +188,38 @@ class Lifecycle:
             await self._requeue(connection, session, RESTART_MESSAGE)
             return True
 
+    async def interrupt(
+        self, session_id: UUID, attempt: int, owner: str, error: JobError | None = None
+    ) -> bool:
+        """Queue a running session again that had to stop for no fault of its recording.
+
+        It fails when that happens too often without new text, with `error` if there is one. False
+        when this attempt no longer has the session.
+        """
+        async with self.pool.acquire() as connection, connection.transaction():
+            session = await select_session_for_update(connection, session_id)
+            if session is None or not _held(session, attempt, owner):
+                return False
+            await self._interrupted(connection, session, error)
+            return True
+
     async def recover(self, session_id: UUID) -> bool:
         """Queue a session again whose worker, or whose job, was lost. False when it is not lost."""
         async with self.pool.acquire() as connection, connection.transaction():
             session = await select_session_for_update(connection, session_id)
             if session is None or session.status.terminal:
                 return False
-            running = session.status is Status.PROCESSING
-            if running:
+            if session.status is Status.PROCESSING:
                 expired = await connection.fetchval(
                     "SELECT lease_until < now() FROM sessions WHERE id = $1", session_id
                 )
                 if not expired:
                     return False
-            elif await select_job_waiting(connection, session_id, session.attempt):
-                return False
-            if session.interruptions + 1 < self.settings.max_interruptions:
-                await self._requeue(
-                    connection,
-                    session,
-                    RESTART_MESSAGE if running else "Waiting for its turn",
-                    interrupted=running,
-                )
+                await self._interrupted(connection, session, None)
                 return True
-            lost = WorkerLost("The worker was lost again and again at the same place.")
-            await self.publisher.publish(
-                session_id,
-                session.attempt,
-                StatusUpdate(
-                    Status.FAILED,
-                    Stage.DONE,
-                    f"Transcription failed: {lost.message}",
-                    duration_processed=session.committed_s,
-                    error=ErrorDetail(lost.code, lost.message),
-                ),
-                connection=connection,
-            )
+            if await select_job_waiting(connection, session_id, session.attempt):
+                return False
+            await self._requeue(connection, session, "Waiting for its turn")
             return True
 
     async def tell_position(
@@ -337,6 +335,32 @@ class Lifecycle:
             timeout_s=self.settings.job_timeout_s,
         )
 
+    async def _interrupted(
+        self, connection: Connection, session: Session, error: JobError | None
+    ) -> None:
+        if session.interruptions + 1 < self.settings.max_interruptions:
+            await self._requeue(
+                connection,
+                session,
+                f"{error.message} Trying again" if error else RESTART_MESSAGE,
+                interrupted=True,
+                delay_s=interruption_delay_s(session.interruptions, self.settings.retry_delay_s),
+            )
+            return
+        error = error or WorkerLost("The worker was lost again and again at the same place.")
+        await self.publisher.publish(
+            session.id,
+            session.attempt,
+            StatusUpdate(
+                Status.FAILED,
+                Stage.DONE,
+                f"Transcription failed: {error.message}",
+                duration_processed=session.committed_s,
+                error=ErrorDetail(error.code, error.message),
+            ),
+            connection=connection,
+        )
+
     async def _announce_queued(
         self, connection: Connection, session: Session, attempt: int, message: str
     ) -> None:
@@ -346,6 +370,13 @@ class Lifecycle:
             _standing(session, Status.QUEUED, Stage.QUEUED, message),
             connection=connection,
         )
+
+
+def interruption_delay_s(interruptions: int, retry_delay_s: float) -> float:
+    """How long to wait after so many interruptions in a row: not at all after the first ones, then
+    longer and longer, since what takes its worker down each time should not do so all the time."""
+    doublings = interruptions - PROMPT_INTERRUPTIONS
+    return 0.0 if doublings < 0 else min(MAX_INTERRUPTION_DELAY_S, retry_delay_s * 2**doublings)
 
 
 def predicted_completion(session: Session, pace: Pace | None) -> datetime | None:

@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from jobs.attempt import Fenced, Workshop
-from jobs.database import CONNECT_ERRORS
+from jobs.database import AWAY_ERRORS, CONNECT_ERRORS
 from jobs.errors import AudioMissingError, JobError, JobTimedOut
 from jobs.forecast import Pace, Run
 from jobs.lease import KeepAlive, Lease, held_lease
@@ -26,6 +26,8 @@ from jobs.runs import insert_run, select_pace
 from jobs.sessions import Session
 
 log = structlog.get_logger()
+
+LOOK_AGAIN_S = 0.5
 
 
 async def transcribe(
@@ -71,6 +73,9 @@ async def transcribe(
             "attempt_failed", **context, code=error.code, error=str(error), exc_info=error.retryable
         )
         await _give_up(shop, session, error)
+    except AWAY_ERRORS as error:
+        log.warning("attempt_lost_database", **context, error=str(error))
+        await _interrupt_when_back(shop, session)
     except Exception as error:
         log.exception("attempt_broke", **context)
         await _give_up(shop, session, _unexpected(error))
@@ -84,8 +89,23 @@ async def _release(shop: Workshop, session: Session) -> bool:
         return False  # the lease will run out instead
 
 
+async def _interrupt_when_back(shop: Workshop, session: Session) -> None:
+    """Hand the session on as soon as the database answers again, at the latest when the lease has
+    run out: from then on it is others that do it."""
+    give_up_at = time.monotonic() + shop.settings.lease_s
+    while time.monotonic() < give_up_at:
+        try:
+            await shop.lifecycle.interrupt(session.id, session.attempt, shop.owner)
+        except CONNECT_ERRORS:
+            await asyncio.sleep(LOOK_AGAIN_S)
+        else:
+            return
+
+
 async def _give_up(shop: Workshop, session: Session, error: JobError) -> None:
-    if error.retryable:
+    if error.passing:
+        await shop.lifecycle.interrupt(session.id, session.attempt, shop.owner, error)
+    elif error.retryable:
         await shop.lifecycle.retry_after_failure(session.id, session.attempt, shop.owner, error)
     else:
         await shop.lifecycle.fail(session.id, session.attempt, shop.owner, error)

@@ -12,17 +12,24 @@ from uuid import UUID
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
 from jobs.attempt import Fenced, Workshop
+from jobs.audio_source import AudioSource
 from jobs.database import Pool
+from jobs.embedded import EmbeddedPostgres
+from jobs.errors import StorageError
 from jobs.lease import held_lease
+from jobs.lifecycle import interruption_delay_s
 from jobs.sessions import Session, select_session
 from jobs.statuses import select_statuses_after
+from jobs.storage import AudioStore
 from jobs.workers import Worker, select_live_workers, upsert_worker
 from quartapp.runtime import Base, running_base, running_worker
 from quartapp.settings import WebSettings
 from tests import clips
 from tests.integration.test_worker import submit, until, working
+from tests.net import free_port
 from tests.people import make_user, new_session
 from tests.timing import TimedPublisher
 
@@ -120,6 +127,83 @@ async def test_publishing_costs_a_transcription_next_to_nothing(
             took_s = time.perf_counter() - started
     assert publisher.calls >= 8
     assert publisher.spent_s < 0.05 * took_s
+
+
+class AwayAtFirst:
+    """An audio store that does not answer the first few times."""
+
+    def __init__(self, store: AudioStore, times: int) -> None:
+        self._store = store
+        self.times = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def open(self, key: str) -> AudioSource:
+        if self.times > 0:
+            self.times -= 1
+            raise StorageError("The audio store does not answer.")
+        return await self._store.open(key)
+
+
+class TestSurroundings:
+    """Faults that say nothing of the recording cost it no try."""
+
+    async def test_an_audio_store_that_comes_back_is_waited_for(
+        self, settings: WebSettings, tmp_path: Path
+    ) -> None:
+        brief = settings.model_copy(update={"retry_delay_s": 0.01, "max_attempts": 1})
+        async with running_base(brief) as base:
+            store = AwayAtFirst(base.store, 5)
+            async with running_worker(replace(base, store=store), brief):
+                session_id = await submit(base, clips.speech(clips.SHORT_TEXT, tmp_path))
+                await until(base.pool, session_id, "completed")
+            events = await events_of(base.pool, session_id)
+        assert store.times == 0
+        again = "The audio store does not answer. Trying again"
+        assert [event["message"] for event in events].count(again) == 5
+        assert events[-1]["attempt"] == 6
+
+    async def test_one_that_stays_away_ends_it_with_its_cause(
+        self, settings: WebSettings, tmp_path: Path
+    ) -> None:
+        brief = settings.model_copy(update={"retry_delay_s": 0.01, "max_interruptions": 3})
+        async with running_base(brief) as base:
+            store = AwayAtFirst(base.store, 100)
+            async with running_worker(replace(base, store=store), brief):
+                session_id = await submit(base, clips.speech(clips.SHORT_TEXT, tmp_path))
+                failed = (await until(base.pool, session_id, "failed")).fields()
+        assert (failed["error"]["code"], failed["attempt"]) == ("storage_failed", 3)
+
+    async def test_after_a_crash_of_the_database_it_goes_on_at_once(
+        self, settings: WebSettings, tmp_path: Path
+    ) -> None:
+        """Not when the lease has run out, and no failure is counted."""
+        recording = clips.speech(clips.LONG_TEXT, tmp_path)
+        server = EmbeddedPostgres(tmp_path / "database")
+        server.start(tcp_port=(port := free_port()))
+        patient = settings.model_copy(
+            update={
+                "database_url": SecretStr(f"postgresql://quartapp@127.0.0.1:{port}/quartapp"),
+                "lease_s": 600.0,
+                "max_attempts": 1,
+            }
+        )
+        try:
+            async with working(patient) as base:
+                session_id = await submit(base, recording)
+                await moving(base.pool, session_id)
+                await asyncio.to_thread(server.restart, "immediate")
+                await until(base.pool, session_id, "completed")
+                events = await events_of(base.pool, session_id)
+        finally:
+            server.stop()
+        assert events[-1]["attempt"] == 2
+        assert "Continuing after a restart" in [event["message"] for event in events]
+
+    def test_what_takes_its_worker_down_each_time_waits_longer_and_longer(self) -> None:
+        delays = [interruption_delay_s(count, 5.0) for count in range(7)]
+        assert delays == [0.0, 0.0, 5.0, 10.0, 20.0, 30.0, 30.0]
 
 
 class TestWorkers:
