@@ -49,7 +49,7 @@ class TestWhatIsSaid:
     async def test_progress_that_stands_still_is_said_to(
         self, settings: WebSettings, tmp_path: Path
     ) -> None:
-        recording = clips.speech(clips.LONG_TEXT * 2, tmp_path)
+        recording = clips.speech(clips.LONG_TEXT, tmp_path)
         attentive = settings.model_copy(update={"quiet_s": 1.0})
         async with working(attentive) as base:
             session_id = await submit(base, recording)
