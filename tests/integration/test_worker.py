@@ -130,3 +130,17 @@ async def test_a_recording_that_is_gone_is_said_to_be(
         failed = await until(base.pool, session_id, "failed")
         assert failed.fields()["error"]["code"] == "audio_missing"
         assert failed.fields()["attempt"] == 1
+
+
+async def test_a_recording_that_is_not_to_be_kept_goes_when_it_is_transcribed(
+    settings: WebSettings, tmp_path: Path
+) -> None:
+    async with working(settings.model_copy(update={"audio_retention": 0.0})) as base:
+        session_id = await submit(base, clips.speech(clips.SHORT_TEXT, tmp_path))
+        await until(base.pool, session_id, "completed")
+        async with asyncio.timeout(30):
+            while True:
+                if not await base.pool.fetchval("SELECT count(*) FROM audio_chunks"):
+                    break
+                await asyncio.sleep(0.05)
+        assert await base.pool.fetchval("SELECT audio_key FROM sessions") is None
