@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How honest progress and estimates are, measured on recordings of 1 to 20 minutes.
 
-The recordings are spoken by flite (or taken from --audio, repeated to length), uploaded all at once
-to a `quartapp serve` of their own, and transcribed one after the other with its default settings.
-Everything is read from the status events that any client sees:
+The recordings are spoken by flite, each by one voice or as a conversation of two (or taken from
+--audio, repeated to length). They are uploaded all at once to a `quartapp serve` of their own, and
+transcribed one after the other with its default settings. Everything is read from the status events that any client sees:
 
 - progress: every 100 ms of the transcription, the percentage last shown is held against the share
   of the recording done at that moment (between two events: interpolated). Column 1 is the median
@@ -71,13 +71,19 @@ class Honesty:
 def main() -> int:
     arguments = _arguments()
     lengths_s = [
-        SHORTEST_S * (LONGEST_S / SHORTEST_S) ** (number / max(1, arguments.recordings - 1))
+        arguments.scale
+        * SHORTEST_S
+        * (LONGEST_S / SHORTEST_S) ** (number / max(1, arguments.recordings - 1))
         for number in range(arguments.recordings)
     ]
     Random(arguments.seed).shuffle(lengths_s)
+    random = Random(arguments.seed)
+    random.shuffle(lengths_s)
     with TemporaryDirectory(prefix="bench-") as directory:
-        sources = sources_of(arguments.audio, Path(directory), Random(arguments.seed))
-        recordings = [recording_of(sources, length_s * arguments.scale) for length_s in lengths_s]
+        recordings = [
+            recording_of(sources_of(arguments.audio, Path(directory), random), length_s)
+            for length_s in lengths_s
+        ]
         told = transcribed(recordings, Path(directory), arguments.slots)
     if arguments.events is not None:
         arguments.events.write_text(json.dumps(told), encoding="utf-8")
@@ -87,16 +93,15 @@ def main() -> int:
 
 
 def sources_of(audio: Path | None, directory: Path, random: Random) -> Iterator[clips.Samples]:
-    """Pieces of speech without end."""
+    """Pieces of one recording's speech, without end."""
     if audio is not None:
-        return cycle([clips.decoded(path.read_bytes()) for path in sorted(audio.iterdir())])
+        return cycle([clips.decoded(path.read_bytes()) for path in sorted(audio.glob("*.[fw]*"))])
+    voices = random.sample(VOICES, random.choice((1, 2)))
     sentences = [each.strip() + "." for each in clips.LONG_TEXT.split(".") if each.strip()]
-    pieces = []
-    for number in range(40):
-        text = " ".join(random.sample(sentences, 6))
-        voice = VOICES[number % len(VOICES)]
-        pieces.append(clips.samples_of(clips.speech(text, directory, voice=voice)))
-    return cycle(pieces)
+    return cycle(
+        clips.samples_of(clips.speech(" ".join(random.sample(sentences, 3)), directory, voice))
+        for voice in voices * 10
+    )
 
 
 def recording_of(sources: Iterator[clips.Samples], length_s: float) -> bytes:
