@@ -58,6 +58,19 @@ class EngineError(JobError):
     retryable = True
 
 
+class EngineAwayError(EngineError):
+    """The speech service that the engine stands for cannot be reached, or is too busy."""
+
+    code = "engine_away"
+    passing = True
+
+
+class EngineRefusedError(JobError):
+    """The speech service does not take this sound, and never will."""
+
+    code = "engine_refused"
+
+
 class EngineUnavailableError(JobError):
     """The chosen engine is not installed or not ready on this host."""
 
@@ -115,3 +128,15 @@ class StorageError(JobError):
     code = "storage_failed"
     retryable = True
     passing = True
+
+
+_KINDS = {
+    kind.code: kind
+    for kind in tuple(globals().values())
+    if isinstance(kind, type) and issubclass(kind, JobError)
+}
+
+
+def job_error(code: str, message: str) -> JobError:
+    """The error of that code, as the other end of a pipe told of it; KeyError for none of ours."""
+    return _KINDS[code](message)
