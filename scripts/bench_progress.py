@@ -3,7 +3,8 @@
 
 The recordings are spoken by flite, each by one voice or as a conversation of two (or taken from
 --audio, repeated to length). They are uploaded all at once to a `quartapp serve` of their own, and
-transcribed one after the other with its default settings. Everything is read from the status events that any client sees:
+transcribed one after the other with its default settings. Everything is read from the status events
+that any client sees:
 
 - progress: every 100 ms of the transcription, the percentage last shown is held against the share
   of the recording done at that moment (between two events: interpolated). Column 1 is the median
