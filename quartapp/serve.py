@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -30,6 +33,8 @@ BACKLOG = 1024
 GRACEFUL_TIMEOUT_S = 2.0
 KEEP_ALIVE_S = 75  # longer than the idle time of the proxies in front
 SERVER_STOP_S = 5.0
+# A database that takes questions and gives no answers can hold up the end of anything.
+STOP_DEADLINE_S = 9.0
 # After so many, hypercorn ends an HTTP/2 connection in a way that mutes the streams on it.
 KEEP_ALIVE_REQUESTS = 1_000_000_000
 
@@ -124,7 +129,8 @@ async def _listening(
 
 
 class stopping_signals:
-    """SIGTERM, SIGINT and SIGHUP set the event; a second one ends the process at once."""
+    """SIGTERM, SIGINT and SIGHUP set the event; a second one ends the process at once, and so does
+    `STOP_DEADLINE_S`: work that could not be handed on by then is found by its lease."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -145,3 +151,13 @@ class stopping_signals:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._stop.set()
+        # Not taken back at the end of the block: after it, the loop still waits for what is left.
+        self._loop.call_later(STOP_DEADLINE_S, _cut_short)
+
+
+def _cut_short() -> None:
+    held_up = sorted(task.get_name() for task in asyncio.all_tasks())
+    log.warning("stop_cut_short", after_s=STOP_DEADLINE_S, held_up=held_up)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
