@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from jobs.engines import ReadyEngine
 from jobs.errors import RecogniserCrashed, RecogniserStalled, RecogniserUnavailable
-from jobs.recogniser import Recogniser
+from jobs.recogniser import Ask, Recogniser
 from jobs.settings import JobSettings
 
 
@@ -18,11 +19,18 @@ class RecogniserPool:
     """
 
     def __init__(
-        self, settings: JobSettings, *, engine: str | None, size: int, idle_s: float
+        self,
+        settings: JobSettings,
+        *,
+        engine: ReadyEngine | None,
+        size: int,
+        idle_s: float,
+        ask: Ask | None = None,
     ) -> None:
         self._settings = settings
         self._idle_s = idle_s
         self._engine = engine
+        self._ask = ask
         self._slots = asyncio.Semaphore(size)
         self._idle: list[tuple[Recogniser, asyncio.TimerHandle]] = []
         self._farewells: set[asyncio.Task[None]] = set()
@@ -31,7 +39,7 @@ class RecogniserPool:
     @property
     def engine(self) -> str:
         """The name of the engine, as recorded with each session."""
-        return self._engine or "none"
+        return self._engine.name if self._engine else "none"
 
     @asynccontextmanager
     async def borrow(self) -> AsyncIterator[Recogniser]:
@@ -66,9 +74,13 @@ class RecogniserPool:
             await recogniser.close()
         try:
             return await Recogniser.start(
-                engine=self._engine,
+                engine=self._engine.name if self._engine else None,
+                engine_options=self._engine.options if self._engine else None,
                 memory_limit_bytes=self._settings.recogniser_memory_bytes,
+                start_timeout_s=self._settings.recogniser_start_timeout_s,
                 stall_timeout_s=self._settings.stall_timeout_s,
+                stall_factor=self._settings.stall_factor,
+                ask=self._ask,
             )
         except (RecogniserCrashed, RecogniserStalled, OSError) as error:
             raise RecogniserUnavailable("The server is too busy to open recordings.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -59,8 +60,52 @@ class JobSettings(BaseSettings):
         description="Where the embedded database, the generated secret and the password of the "
         "first account are kept.",
     )
-    engine: Literal["auto", "pocketsphinx"] = Field(
-        "auto", description="Speech engine; `auto` takes the best one installed and ready."
+    engine: Literal["auto", "pocketsphinx", "faster-whisper", "openai"] = Field(
+        "auto",
+        description="Speech engine; `auto` takes the best one that is installed, has its model "
+        "here, and sends recordings nowhere.",
+    )
+    faster_whisper_model: str = Field(
+        "small",
+        min_length=1,
+        description="Model of faster-whisper: a name (`tiny`, `base`, `small`, `medium`, "
+        "`large-v3`, …), a repository of its hub (`owner/name`), or a local directory.",
+    )
+    faster_whisper_compute_type: Literal[
+        "int8",
+        "int8_float32",
+        "int8_float16",
+        "int8_bfloat16",
+        "int16",
+        "float16",
+        "bfloat16",
+        "float32",
+        "auto",
+    ] = Field("int8", description="Numbers that faster-whisper reckons with.")
+    faster_whisper_threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Threads of one recogniser with faster-whisper; 0: the processor's cores "
+        "divided by `QUARTAPP_JOB_SLOTS`.",
+    )
+    openai_base_url: str = Field(
+        "https://api.openai.com/v1",
+        description="Service that the engine `openai` sends recordings to: whatever answers "
+        "`POST /audio/transcriptions` below this address as OpenAI does.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None, description="Key for that service; one of your own may need none."
+    )
+    openai_model: str = Field("whisper-1", min_length=1, description="Model to ask it for.")
+    openai_timeout_s: float = Field(
+        1 * MINUTES, gt=0, description="Longest wait for one answer of that service."
+    )
+    openai_chunk_timeout_s: float = Field(
+        5 * MINUTES,
+        gt=0,
+        description="Longest time in which it is asked for the same piece again and again, while "
+        "it cannot be reached or has no time.",
     )
     audio_store: str = Field(
         "postgres",
@@ -105,6 +150,15 @@ class JobSettings(BaseSettings):
     )
     stall_timeout_s: float = Field(
         60 * SECONDS, ge=1, description="A recogniser silent for so long is killed and restarted."
+    )
+    stall_factor: float = Field(
+        10.0,
+        gt=0,
+        description="A recogniser that has no result of a piece of sound after this many times its "
+        "length, and `QUARTAPP_STALL_TIMEOUT_S`, is killed and restarted.",
+    )
+    recogniser_start_timeout_s: float = Field(
+        2 * MINUTES, ge=1, description="Longest a recogniser may take to load its model."
     )
     recogniser_memory_bytes: int = Field(
         2048 * MIB, ge=256 * MIB, description="Private memory one recogniser may take."
@@ -185,6 +239,23 @@ class JobSettings(BaseSettings):
         if parts.scheme in {"s3", "gs", "az"} and parts.netloc:
             return value
         raise ValueError("postgres, file:///directory, s3://bucket, gs://bucket or az://container")
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _service(cls, value: str) -> str:
+        parts = urlsplit(value)
+        plain = not (parts.username or parts.password or parts.query or parts.fragment)
+        if parts.scheme not in {"https", "http"} or not parts.hostname or not plain:
+            raise ValueError("https://host/path, with no password, query or fragment in it")
+        return value.rstrip("/")
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _printable(cls, value: SecretStr | None) -> SecretStr | None:
+        # A header that cannot be sent would be shown by the error that says so.
+        if value is not None and not re.fullmatch("[!-~]+", value.get_secret_value()):
+            raise ValueError("it holds a space, a line end or another character that no key has")
+        return value
 
     @field_validator("upkeep_cron")
     @classmethod

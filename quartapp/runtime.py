@@ -65,9 +65,9 @@ async def running_base(settings: JobSettings) -> AsyncIterator[Base]:
 
 @asynccontextmanager
 async def running_worker(base: Base, settings: JobSettings) -> AsyncIterator[str]:
-    """Transcription in this process; yields the engine's name. On leaving, running sessions go back
-    to the queue. Raises EngineUnavailableError."""
-    engine = resolve(settings.engine)
+    """Transcription in this process; yields the engine with its model, as told to people. On
+    leaving, running sessions go back to the queue. Raises EngineUnavailableError."""
+    engine = await asyncio.to_thread(resolve, settings)
     stop = asyncio.Event()
     recognisers = RecogniserPool(
         settings,
@@ -86,11 +86,11 @@ async def running_worker(base: Base, settings: JobSettings) -> AsyncIterator[str
         host=host_name(),
         stopping=stop,
     )
-    known_as = Worker(shop.owner, shop.host, engine, max(1, settings.job_slots))
+    known_as = Worker(shop.owner, shop.host, engine.name, max(1, settings.job_slots))
     async with registered(base.pool, known_as, settings.lease_s / 4):
         worker = asyncio.create_task(run_worker(shop, base.dsn, stop), name="worker")
         try:
-            yield engine
+            yield engine.title
         finally:
             stop.set()
             await asyncio.wait([worker])

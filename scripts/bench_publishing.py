@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 try:
     from jobs.admission import describe
     from jobs.attempt import Workshop
+    from jobs.engines import resolve
     from jobs.lifecycle import Lifecycle
     from jobs.recogniser_wire import AudioInfo
     from jobs.recognisers import RecogniserPool
@@ -87,7 +88,7 @@ def main() -> int:
 async def measured(settings: JobSettings, recording: bytes, rounds: int) -> list[Round]:
     """So many rounds, after one that does not count."""
     async with running_base(settings) as base:
-        recognisers = RecogniserPool(settings, engine="pocketsphinx", size=1, idle_s=600)
+        recognisers = RecogniserPool(settings, engine=resolve(settings), size=1, idle_s=600)
         try:
             found = [await one_round(base, settings, recognisers, recording)]
             for _ in range(rounds):

@@ -35,8 +35,11 @@ WHISPER_LANGUAGES: Mapping[str, str] = {
 _CODES = {name: code for code, name in WHISPER_LANGUAGES.items()} | {
     "burmese": "my",
     "castilian": "es",
+    "cmn": "zh",
+    "fil": "tl",
     "flemish": "nl",
     "haitian": "ht",
+    "iw": "he",
     "jv": "jw",  # Whisper's code for Javanese is an old one
     "letzeburgesch": "lb",
     "mandarin": "zh",
@@ -48,6 +51,11 @@ _CODES = {name: code for code, name in WHISPER_LANGUAGES.items()} | {
     "sinhalese": "si",
     "valencian": "ca",
 }
+
+
+def iso_code(code: str) -> str:
+    """The code of ISO 639 for one of Whisper's."""
+    return "jv" if code == "jw" else code
 
 
 def whisper_code(language: str) -> str | None:

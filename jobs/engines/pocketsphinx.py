@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.engines import Chunk, OnProgress, Samples
+from jobs.engines import AskParent, Chunk, OnProgress, ReadyEngine, Recognition, Samples
+from jobs.engines.words import SAMPLE_RATE_HZ, segments_of, within
 from jobs.errors import EngineError, EngineUnavailableError, LanguageUnsupportedError
-from jobs.model import Segment, Word
+from jobs.model import Word
 
-SAMPLE_RATE_HZ = 16_000
+if TYPE_CHECKING:
+    from jobs.settings import JobSettings
+
+NAME = "pocketsphinx"
 FRAMES_PER_S = 100
-SEGMENT_PAUSE_S = 0.5
-SEGMENT_MAX_S = 12.0
-SEGMENT_MAX_CHARS = 84
 
 _BLOCK_SAMPLES = SAMPLE_RATE_HZ // 2  # one sign of progress
 _LISTEN_SAMPLES = 600 * SAMPLE_RATE_HZ  # heard before recognition, at most
@@ -34,20 +34,25 @@ _LISTEN_BLOCK_SAMPLES = 180 * SAMPLE_RATE_HZ
 _MIN_SAMPLES = SAMPLE_RATE_HZ // 10  # shorter holds no word, and too few frames for the decoder
 _ALTERNATE_PRONUNCIATION = re.compile(r"\(\d+\)$")
 _NOT_A_WORD = re.compile(r"^(<.*>|\[.*\]|\+\+.*\+\+)$")
+_ENGLISH = re.compile(r"en\b", re.IGNORECASE)
 _FULL_SEARCH = "_default"
 # Decoding one word by grammar is how an utterance made only for its features ends cheaply.
 _TRIFLING_SEARCH = "trifle"
 _TRIFLING_GRAMMAR = "#JSGF V1.0; grammar trifle; public <trifle> = a;"
 
 
-def unavailable_reason() -> str | None:
-    """None when PocketSphinx is installed, otherwise why it cannot be used."""
+def prepare(settings: JobSettings, *, download: bool) -> ReadyEngine:
+    """The package brings its model."""
     if find_spec("pocketsphinx") is None:
-        return "The package pocketsphinx is not installed."
-    return None
+        raise EngineUnavailableError("The package pocketsphinx is not installed.")
+    return ReadyEngine(NAME, {}, NAME)
 
 
-def load(options: Mapping[str, Any]) -> PocketSphinx:
+def understands(language: str) -> bool:
+    return _ENGLISH.match(language) is not None
+
+
+def load(options: Mapping[str, Any], ask: AskParent) -> PocketSphinx:
     """Load the model; `options` are configuration parameters of the decoder (`hmm`, `lm`, …)."""
     try:
         return PocketSphinx(options)
@@ -57,6 +62,8 @@ def load(options: Mapping[str, Any]) -> PocketSphinx:
 
 class PocketSphinx:
     """One decoder with its model."""
+
+    reports = True
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         # Not imported with this module, which also serves to ask whether the engine is there.
@@ -85,25 +92,23 @@ class PocketSphinx:
         mean = ",".join(f"{value:.6g}" for value in total / weight) if weight else None
         self._cepstral_mean = mean
 
-    def recognise(
-        self, chunk: Chunk, language: str | None, on_progress: OnProgress
-    ) -> list[Segment]:
+    def recognise(self, chunk: Chunk, language: str | None, on_progress: OnProgress) -> Recognition:
         samples = chunk.samples
-        if language is not None and not re.match(r"en\b", language, re.IGNORECASE):
+        if language is not None and not understands(language):
             raise LanguageUnsupportedError(
                 f"The built-in speech engine understands English only, not {language!r}."
             )
         if len(samples) < _MIN_SAMPLES or not samples.any():
-            return []
+            return Recognition()
         try:
             mean = self._cepstral_mean or self._mean_of(samples)
             if mean is None:
-                return []
+                return Recognition()
             self._decode(chunk, mean, on_progress)
         except RuntimeError as error:
             raise EngineError(f"The speech engine failed: {error}.") from error
         words = [word for entry in self._decoder.seg() or () if (word := _word(entry)) is not None]
-        return segments_of(_within(words, chunk))
+        return Recognition(segments_of(within(words, chunk)))
 
     def _decode(self, chunk: Chunk, mean: str, on_progress: OnProgress) -> None:
         samples = chunk.samples
@@ -129,47 +134,6 @@ class PocketSphinx:
         finally:
             self._decoder.activate_search(_FULL_SEARCH)
         return None if "nan" in mean else mean
-
-
-def _within(words: Iterable[Word], chunk: Chunk) -> Iterator[Word]:
-    """The words whose middle lies in the chunk proper, in its own time."""
-    before_s = chunk.before / SAMPLE_RATE_HZ
-    core_s = chunk.core_samples / SAMPLE_RATE_HZ
-    for word in words:
-        start_s, end_s = word.start_s - before_s, word.end_s - before_s
-        if 0.0 <= (start_s + end_s) / 2 < core_s:
-            yield replace(
-                word, start_s=round(max(0.0, start_s), 3), end_s=round(min(core_s, end_s), 3)
-            )
-
-
-def segments_of(words: Iterable[Word]) -> list[Segment]:
-    """Group words into segments at pauses, and where one would grow too long to read."""
-    groups: list[list[Word]] = []
-    for word in words:
-        if groups and _continues(groups[-1], word):
-            groups[-1].append(word)
-        else:
-            groups.append([word])
-    return [
-        Segment(
-            idx=idx,
-            start_s=group[0].start_s,
-            end_s=group[-1].end_s,
-            text=" ".join(word.text for word in group),
-            words=tuple(group),
-        )
-        for idx, group in enumerate(groups)
-    ]
-
-
-def _continues(group: list[Word], word: Word) -> bool:
-    chars = sum(len(each.text) + 1 for each in group) + len(word.text)
-    return (
-        word.start_s - group[-1].end_s < SEGMENT_PAUSE_S
-        and word.end_s - group[0].start_s <= SEGMENT_MAX_S
-        and chars <= SEGMENT_MAX_CHARS
-    )
 
 
 def _word(entry: Any) -> Word | None:
