@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,9 +24,9 @@ from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
-from jobs import errors
 from jobs.audio_source import AudioSource
-from jobs.errors import JobError, RecogniserCrashed, RecogniserStalled
+from jobs.chunk_watch import ChunkWatch
+from jobs.errors import JobError, RecogniserCrashed, RecogniserStalled, job_error
 from jobs.model import Segment, Word
 from jobs.recogniser_wire import (
     MAX_BODY_BYTES,
@@ -37,14 +39,17 @@ from jobs.recogniser_wire import (
     lengths,
 )
 
-START_TIMEOUT_S = 120.0  # to import, and to load a model from a slow disk
+CHILD_MODULE = "jobs.recogniser_child"
 CLOSE_TIMEOUT_S = 2.0
 STDERR_LINES = 20  # kept for the error when the child crashes
 STDERR_LINE_BYTES = 500
 
 T = TypeVar("T")
 
-_NONSENSE = "The recogniser sent what is not its protocol."
+# How what a child's engine may not do itself is done for it: an `ask` frame in, an `answer` out.
+# Raises JobError, which the child is then told of; it is left free to go on.
+Ask: TypeAlias = Callable[[Frame], Awaitable[Frame]]
+
 _log = structlog.get_logger()
 
 # All that the child may know of our environment.
@@ -112,9 +117,20 @@ class Recogniser:
 
     peak_rss_bytes: int  # the last value the child reported
 
-    def __init__(self, process: asyncio.subprocess.Process, *, stall_timeout_s: float) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        *,
+        name: str,
+        stall_timeout_s: float,
+        stall_factor: float,
+        ask: Ask | None,
+    ) -> None:
         self._process = process
+        self._name = name
         self._stall_timeout_s = stall_timeout_s
+        self._stall_factor = stall_factor
+        self._ask = ask
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._draining = asyncio.create_task(self._drain_stderr())
         self._busy = False
@@ -129,18 +145,23 @@ class Recogniser:
         engine_options: Mapping[str, Any] | None = None,
         memory_limit_bytes: int | None = None,
         niceness: int = 10,
+        start_timeout_s: float = 120.0,
         stall_timeout_s: float,
+        stall_factor: float = 10.0,
+        ask: Ask | None = None,
     ) -> Recogniser:
         """Start a child and wait until its model is loaded.
 
         `engine=None` starts one that only probes and loads no model. The memory limit counts the
-        child's private memory. Raises EngineUnavailableError when the engine cannot be loaded.
+        child's private memory. It is stalled when it is silent for `stall_timeout_s`, or has no
+        result of a chunk after `stall_timeout_s` and `stall_factor` times the chunk's length.
+        Raises EngineUnavailableError when the engine cannot be loaded.
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
             "-m",
-            "jobs.recogniser_child",
+            CHILD_MODULE,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -148,7 +169,13 @@ class Recogniser:
             cwd="/",
             start_new_session=True,
         )
-        recogniser = cls(process, stall_timeout_s=stall_timeout_s)
+        recogniser = cls(
+            process,
+            name="The speech recogniser" if engine else "The program that opens recordings",
+            stall_timeout_s=stall_timeout_s,
+            stall_factor=stall_factor,
+            ask=ask,
+        )
         order = Frame(
             "configure",
             {
@@ -159,14 +186,14 @@ class Recogniser:
             },
         )
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(start_timeout_s):
                 await recogniser._send(order)
                 ready = await recogniser._receive()
             if ready.kind == "error":
-                raise _understood(_job_error, ready)
+                raise recogniser._understood(_job_error, ready)
         except TimeoutError as error:
             await recogniser._end()
-            raise RecogniserStalled("The recogniser did not start in time.") from error
+            raise recogniser._stall(f"did not start within {start_timeout_s:g} seconds") from error
         except BaseException:
             await recogniser._end()
             raise
@@ -197,7 +224,7 @@ class Recogniser:
         """Open a recording and decode its first frame."""
         order = Frame("probe", {"size_bytes": source.size_bytes})
         async with aclosing(self._converse(order, source, last="info")) as frames:
-            return [_understood(_info, frame) async for frame in frames][-1]
+            return [self._understood(_info, frame) async for frame in frames][-1]
 
     async def transcribe(
         self,
@@ -223,7 +250,7 @@ class Recogniser:
         )
         async with aclosing(self._converse(order, source, last="ended")) as frames:
             async for frame in frames:
-                yield _understood(_event, frame)
+                yield self._understood(_event, frame)
 
     def kill(self) -> None:
         """End the child at once, whatever it is doing."""
@@ -259,49 +286,83 @@ class Recogniser:
     async def _converse(
         self, order: Frame, source: AudioSource, *, last: str
     ) -> AsyncGenerator[Frame, None]:
-        """Give an order and serve the child's reads; what else it says, until a `last` frame."""
+        """Give an order and serve the child; what it has to say, until a `last` frame."""
         if self._busy:
             raise RuntimeError("the recogniser is at work on another recording")
         if self.closed:
-            raise RecogniserCrashed("The recogniser has been closed.")
+            raise RecogniserCrashed(f"{self._name} has been closed.")
         self._busy, finished = True, False
+        watch = ChunkWatch(self._stall_timeout_s, self._stall_factor)
         try:
             await self._send_in_time(order)
             while not finished:
-                frame = await self._receive_in_time()
-                if frame.kind == "read":
-                    offset, length = _understood(_byte_range, frame)
-                    data = await source.read(offset, length)
-                    await self._send_in_time(Frame("data", body=data))
+                frame = await self._receive_in_time(watch)
+                self._understood(_watched(watch), frame)
+                if frame.kind in ("begin", "read", "ask"):
+                    await self._serve(frame, source)
                     continue
                 finished = frame.kind in (last, "error") and not frame.fields.get("spent")
                 if frame.kind == "error":
-                    raise _understood(_job_error, frame)
+                    raise self._understood(_job_error, frame)
                 yield frame
         finally:
             self._busy = False
             if not finished:
                 await self._end()
 
+    async def _serve(self, frame: Frame, source: AudioSource) -> None:
+        """Do for the child what it may not do itself."""
+        match frame.kind:
+            case "read":
+                offset, length = self._understood(_byte_range, frame)
+                data = await source.read(offset, length)
+                await self._send_in_time(Frame("data", body=data))
+            case "ask":
+                await self._send_in_time(await self._answer(frame))
+
+    async def _answer(self, frame: Frame) -> Frame:
+        if self._ask is None:
+            raise self._nonsense()
+        try:
+            return await self._ask(frame)
+        except JobError as error:
+            return Frame("error", {"code": error.code, "message": error.message})
+        except WireError as error:
+            raise self._nonsense() from error
+
     async def _send_in_time(self, frame: Frame) -> None:
-        with self._stalling():
+        try:
             async with asyncio.timeout(self._stall_timeout_s):
                 await self._send(frame)
-
-    async def _receive_in_time(self) -> Frame:
-        with self._stalling():
-            async with asyncio.timeout(self._stall_timeout_s):
-                return await self._receive()
-
-    @contextmanager
-    def _stalling(self) -> Iterator[None]:
-        try:
-            yield
         except TimeoutError as error:
-            _log.warning("recogniser_stalled", pid=self.pid, stall_timeout_s=self._stall_timeout_s)
-            raise RecogniserStalled(
-                f"The recogniser gave no sign of life for {self._stall_timeout_s:g} seconds."
-            ) from error
+            raise self._stall(f"took nothing for {self._stall_timeout_s:g} seconds") from error
+
+    async def _receive_in_time(self, watch: ChunkWatch) -> Frame:
+        # A child that has always something to say is never waited for: no timeout would fire.
+        if watch.wait_s <= 0:
+            raise self._stall(watch.stalled())
+        began_at = time.monotonic()
+        try:
+            async with asyncio.timeout(watch.wait_s):
+                frame = await self._receive()
+        except TimeoutError as error:
+            raise self._stall(watch.stalled()) from error
+        watch.waited(time.monotonic() - began_at)
+        return frame
+
+    def _stall(self, what: str) -> RecogniserStalled:
+        _log.warning("recogniser_stalled", pid=self.pid, what=what)
+        return RecogniserStalled(f"{self._name} {what}.")
+
+    def _nonsense(self) -> RecogniserCrashed:
+        return RecogniserCrashed(f"{self._name} does not keep to its protocol.")
+
+    def _understood(self, read: Callable[[Frame], T], frame: Frame) -> T:
+        """What a frame says. The child has handled untrusted bytes: it may say anything."""
+        try:
+            return read(frame)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._nonsense() from error
 
     async def _send(self, frame: Frame) -> None:
         stdin = self._process.stdin
@@ -326,7 +387,7 @@ class Recogniser:
             raise await self._crash() from error
         except WireError as error:
             await self._end()
-            raise RecogniserCrashed(_NONSENSE) from error
+            raise self._nonsense() from error
         self.peak_rss_bytes = frame.fields.get("peak_rss_bytes", self.peak_rss_bytes)
         return frame
 
@@ -340,7 +401,7 @@ class Recogniser:
         await self._end()
         ending = _ending(self._process.returncode)
         _log.warning("recogniser_crashed", pid=self.pid, ending=ending, stderr=list(self._stderr))
-        return RecogniserCrashed(f"The recogniser ended unexpectedly: {ending}.")
+        return RecogniserCrashed(f"{self._name} {ending}.")
 
     async def _drain_stderr(self) -> None:
         """Keep the last lines; read everything, so that the child never waits for us."""
@@ -371,22 +432,16 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _ending(returncode: int | None) -> str:
+    """How a child ended that was not told to."""
     if returncode is None:
-        return "it does not answer"
+        return "does not answer"
     if returncode >= 0:
-        return f"exit code {returncode}"
+        return f"ended by itself (exit code {returncode})"
     try:
-        return f"killed by {signal.Signals(-returncode).name}"
+        name = signal.Signals(-returncode).name
     except ValueError:
-        return f"killed by signal {-returncode}"
-
-
-def _understood(read: Callable[[Frame], T], frame: Frame) -> T:
-    """What a frame says. The child has handled untrusted bytes: it may say anything."""
-    try:
-        return read(frame)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecogniserCrashed(_NONSENSE) from error
+        name = f"signal {-returncode}"
+    return f"crashed ({name})"
 
 
 def _byte_range(frame: Frame) -> tuple[int, int]:
@@ -394,6 +449,23 @@ def _byte_range(frame: Frame) -> tuple[int, int]:
     if offset < 0 or not 0 < length <= MAX_BODY_BYTES:
         raise WireError(f"there is no range of {length} bytes at {offset}")
     return offset, length
+
+
+def _watched(watch: ChunkWatch) -> Callable[[Frame], None]:
+    """What a frame means for the bounds that its sender is held to."""
+
+    def see(frame: Frame) -> None:
+        match frame.kind:
+            case "begin":
+                watch.begin(frame.fields["chunk_s"], frame.fields["reports"])
+            case "progress":
+                watch.progressed()
+            case "ask":
+                watch.asked()
+            case "chunk":
+                watch.end()
+
+    return see
 
 
 def _event(frame: Frame) -> Event:
@@ -405,7 +477,8 @@ def _event(frame: Frame) -> Event:
             return ChunkProgress(fields["processed_s"])
         case "chunk":
             segments = tuple(_segment(segment) for segment in fields["segments"])
-            return ChunkDone(fields["start_s"], fields["end_s"], segments)
+            language = _language(fields["language"])
+            return ChunkDone(fields["start_s"], fields["end_s"], segments, language)
         case "ended":
             return AudioEnded(fields["duration_s"], fields["stated_duration_s"])
         case kind:
@@ -416,16 +489,15 @@ def _info(frame: Frame) -> AudioInfo:
     return AudioInfo(**frame.fields["info"])
 
 
+def _language(code: Any) -> str | None:
+    if code is not None and not re.fullmatch("[a-z]{2,3}", code):
+        raise WireError("there is no such language")
+    return None if code is None else str(code)
+
+
 def _segment(fields: Mapping[str, Any]) -> Segment:
     return Segment(**{**fields, "words": tuple(Word(**word) for word in fields["words"])})
 
 
 def _job_error(frame: Frame) -> JobError:
-    return _ERRORS[frame.fields["code"]](frame.fields["message"])
-
-
-_ERRORS: Mapping[str, type[JobError]] = {
-    kind.code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, JobError)
-}
+    return job_error(frame.fields["code"], frame.fields["message"])

@@ -25,7 +25,8 @@ import numpy as np
 from jobs.audio import SAMPLE_RATE_HZ, Recording, Samples
 from jobs.chunking import LOOKAHEAD_S, chunk_length
 from jobs.engines import Chunk, Engine, load
-from jobs.errors import EngineError, JobError
+from jobs.engines.bounds import bounded
+from jobs.errors import EngineError, JobError, job_error
 from jobs.model import Segment
 from jobs.recogniser_wire import PREFIX_BYTES, Frame, decode, encode, lengths
 
@@ -50,15 +51,26 @@ class Parent:
         self._outgoing = outgoing
 
     def send(self, kind: str, **fields: Any) -> None:
-        try:
-            self._outgoing.write(encode(Frame(kind, fields)))
-            self._outgoing.flush()
-        except BrokenPipeError as error:
-            raise ParentGone from error
+        self._write(Frame(kind, fields))
+
+    def ask(self, kind: str, fields: Mapping[str, Any], body: bytes) -> Frame:
+        """What the engine may not do itself; waits for the answer. Raises JobError."""
+        self._write(Frame("ask", {**fields, "kind": kind}, body))
+        answer = self.receive()
+        if answer.kind == "error":
+            raise job_error(answer.fields["code"], answer.fields["message"])
+        return answer
 
     def receive(self) -> Frame:
         header_bytes, body_bytes = lengths(self._read(PREFIX_BYTES))
         return decode(self._read(header_bytes), self._read(body_bytes))
+
+    def _write(self, frame: Frame) -> None:
+        try:
+            self._outgoing.write(encode(frame))
+            self._outgoing.flush()
+        except BrokenPipeError as error:
+            raise ParentGone from error
 
     def _read(self, length: int) -> bytes:
         data = self._incoming.read(length)
@@ -161,14 +173,19 @@ class Transcription:
                 self._reported_at = now
                 self._parent.send("progress", processed_s=start_s + recognised_s)
 
-        segments = self._engine.recognise(chunk, self._language, report)
-        placed = [_placed(segment, start_s, self._idx) for segment in segments]
+        chunk_s = len(chunk.samples) / SAMPLE_RATE_HZ
+        self._parent.send("begin", chunk_s=chunk_s, reports=self._engine.reports)
+        heard = self._engine.recognise(chunk, self._language, report)
+        if heard.segments and self._language is None:
+            self._language = heard.language  # and of all that follows
+        placed = [_placed(each, start_s, self._idx) for each in bounded(heard.segments)]
         self._idx += len(placed)
         self._parent.send(
             "chunk",
             start_s=start_s,
             end_s=(start + chunk.core_samples) / SAMPLE_RATE_HZ,
             segments=[asdict(segment) for segment in placed],
+            language=heard.language if placed else None,
             peak_rss_bytes=peak_rss_bytes(),
         )
 
@@ -267,7 +284,7 @@ def serve(parent: Parent) -> None:
     try:
         confine(order["niceness"], order["memory_limit_bytes"])
         if order["engine"] is not None:
-            engine = load(order["engine"], order["engine_options"])
+            engine = load(order["engine"], order["engine_options"], parent.ask)
     except JobError as error:
         _refuse(parent, error)
         return

@@ -11,7 +11,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 1024 * 1024
@@ -68,14 +68,18 @@ def lengths(prefix: bytes) -> tuple[int, int]:
 def decode(header: bytes, body: bytes) -> Frame:
     """The frame of a header and a body; WireError when the header is not one."""
     try:
-        parts = json.loads(header)
-    except ValueError as error:
+        parts = json.loads(header, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise WireError("the header is not JSON") from error
     match parts:
         case [str() as kind, dict() as fields]:
             return Frame(kind, fields, body)
         case _:
             raise WireError("the header is not a kind and its fields")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _check_lengths(header_bytes: int, body_bytes: int) -> None:
