@@ -27,6 +27,8 @@ PRIORITY_SHORT = 5
 PRIORITY_NORMAL = 10
 
 HEARTBEAT_S = 60
+# From fetching a job to claiming its session; after that it is taken for lost.
+BEGIN_WITHIN_S = 10
 FINISHED_JOB_TTL_S = 3600
 
 # SAQ holds its own migration lock for the life of a connection; another key space keeps us free of
@@ -93,21 +95,28 @@ async def delete_queued_jobs(db: Connection, session_id: UUID) -> None:
     )
 
 
+# In the queue, or fetched a moment ago and on its way to begin its session. One that stays fetched
+# was taken by a process that died with it.
+AT_HAND = f"""(job.status = 'queued' OR job.status = 'active'
+  AND (convert_from(job.job, 'UTF8')::jsonb ->> 'started')::bigint
+    > extract(epoch FROM clock_timestamp() - interval '{BEGIN_WITHIN_S} s') * 1000)"""
+
+
 async def select_job_waiting(db: Connection, session_id: UUID, attempt: int) -> bool:
-    """Whether the job of this attempt is in the queue and not begun."""
+    """Whether the job of this attempt is in the queue or about to begin."""
     waiting: bool = await db.fetchval(
-        "SELECT EXISTS (SELECT FROM saq_jobs WHERE key = $1 AND status = 'queued')",
+        f"SELECT EXISTS (SELECT FROM saq_jobs AS job WHERE key = $1 AND {AT_HAND})",  # noqa: S608
         job_key(session_id, attempt),
     )
     return waiting
 
 
 async def select_sessions_without_job(db: Connection | Pool, *, older_than_s: float) -> list[UUID]:
-    """Queued sessions whose job is not waiting: lost, or taken by a process that died with it."""
+    """Queued sessions whose job is lost, or was taken by a process that died with it."""
     rows = await db.fetch(
-        "SELECT id FROM sessions AS session WHERE status = 'queued' "
+        "SELECT id FROM sessions AS session WHERE status = 'queued' "  # noqa: S608
         "AND queued_at < now() - make_interval(secs => $1) "
-        "AND NOT EXISTS (SELECT FROM saq_jobs WHERE status = 'queued' "
+        f"AND NOT EXISTS (SELECT FROM saq_jobs AS job WHERE {AT_HAND} "
         "  AND key = $2 || ':' || session.id || ':' || session.attempt)",
         older_than_s,
         FUNCTION_NAME,
@@ -151,7 +160,8 @@ def queue_pool(dsn: str, settings: JobSettings) -> AsyncConnectionPool:
 
 
 # One statement, so that a process which freezes in the middle holds no lock on a job. The times are
-# those that SAQ notes when it fetches, by which it tells a job whose process has died.
+# those that SAQ notes when it fetches, by which it tells a job whose process has died; by the
+# database's clock, with which we compare them.
 BEGIN = """
 WITH next AS (
   SELECT job.key FROM saq_jobs AS job {order}
@@ -160,7 +170,8 @@ WITH next AS (
 )
 UPDATE saq_jobs SET status = 'active', job = convert_to((
   convert_from(job, 'UTF8')::jsonb || jsonb_build_object('status', 'active',
-    'started', %(now_ms)s::bigint, 'touched', %(now_ms)s::bigint))::text, 'UTF8')
+    'started', (extract(epoch FROM now()) * 1000)::bigint,
+    'touched', (extract(epoch FROM now()) * 1000)::bigint))::text, 'UTF8')
 FROM next WHERE saq_jobs.key = next.key
 RETURNING job
 """
@@ -206,9 +217,7 @@ class PolledQueue(PostgresQueue):
 
     async def _begin_next(self) -> Job | None:
         async with self.pool.connection() as connection:
-            cursor = await connection.execute(
-                self.begin_next, {"queue": self.name, "now_ms": int(time.time() * 1000)}
-            )
+            cursor = await connection.execute(self.begin_next, {"queue": self.name})
             row = await cursor.fetchone()
         return None if row is None else self.deserialize(row[0], Status.ACTIVE)
 

@@ -15,6 +15,7 @@ from jobs.database import Pool
 from jobs.lifecycle import Lifecycle
 from jobs.publisher import StatusPublisher
 from jobs.queue import (
+    BEGIN_WITHIN_S,
     FUNCTION_NAME,
     TurnQueue,
     delete_stale_jobs,
@@ -174,6 +175,22 @@ class TestRecovery:
         await pool.execute("UPDATE sessions SET queued_at = now() - interval '1 day'")
         assert await select_sessions_without_job(pool, older_than_s=1) == []
         assert await recover_lost(pool, settings, lifecycle) == 0
+
+    async def test_one_that_is_about_to_begin_is_left_alone_for_a_while(
+        self, queue: TurnQueue, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
+    ) -> None:
+        """Its job has been fetched, and it has not been claimed."""
+        session = await lifecycle.create(new_session(await make_user(pool)))
+        await pool.execute("UPDATE sessions SET queued_at = now() - interval '1 day'")
+        assert await queue.dequeue(poll_interval=0.01) is not None
+        assert await recover_lost(pool, settings, lifecycle) == 0
+        assert not await lifecycle.recover(session.id)
+        await pool.execute(
+            "UPDATE saq_jobs SET job = convert_to((convert_from(job, 'UTF8')::jsonb "
+            "|| jsonb_build_object('started', $1::bigint))::text, 'UTF8')",
+            int((time.time() - BEGIN_WITHIN_S - 1) * 1000),
+        )
+        assert await recover_lost(pool, settings, lifecycle) == 1, "who fetched it has died"
 
     async def test_what_two_processes_find_is_recovered_once(
         self, pool: Pool, lifecycle: Lifecycle
