@@ -5,11 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 from jobs.engines import ReadyEngine
 from jobs.errors import RecogniserCrashed, RecogniserStalled, RecogniserUnavailable
 from jobs.recogniser import Ask, Recogniser
 from jobs.settings import JobSettings
+
+
+@asynccontextmanager
+async def answering(engine: ReadyEngine, settings: JobSettings) -> AsyncIterator[Ask | None]:
+    """What children with this engine may ask for while the block runs; None for an engine that
+    does everything itself."""
+    if engine.name != "openai":
+        yield None
+        return
+    # Only here: httpx comes with an extra.
+    service = import_module("jobs.remote_transcription").RemoteTranscription(settings)
+    async with service:
+        yield service.answer
 
 
 class RecogniserPool:

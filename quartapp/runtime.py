@@ -15,7 +15,7 @@ from jobs.engines import resolve
 from jobs.lifecycle import Lifecycle
 from jobs.migrate import migrate
 from jobs.publisher import StatusPublisher
-from jobs.recognisers import RecogniserPool
+from jobs.recognisers import RecogniserPool, answering
 from jobs.recovery import run_recovery
 from jobs.settings import JobSettings, process_id
 from jobs.storage import AudioStore, open_store
@@ -68,13 +68,23 @@ async def running_worker(base: Base, settings: JobSettings) -> AsyncIterator[str
     """Transcription in this process; yields the engine with its model, as told to people. On
     leaving, running sessions go back to the queue. Raises EngineUnavailableError."""
     engine = await asyncio.to_thread(resolve, settings)
+    async with answering(engine, settings) as ask:
+        recognisers = RecogniserPool(
+            settings,
+            engine=engine,
+            size=max(1, settings.job_slots),
+            idle_s=settings.recogniser_idle_s,
+            ask=ask,
+        )
+        async with _running_worker(base, settings, recognisers):
+            yield engine.title
+
+
+@asynccontextmanager
+async def _running_worker(
+    base: Base, settings: JobSettings, recognisers: RecogniserPool
+) -> AsyncIterator[None]:
     stop = asyncio.Event()
-    recognisers = RecogniserPool(
-        settings,
-        engine=engine,
-        size=max(1, settings.job_slots),
-        idle_s=settings.recogniser_idle_s,
-    )
     shop = Workshop(
         pool=base.pool,
         settings=settings,
@@ -86,11 +96,11 @@ async def running_worker(base: Base, settings: JobSettings) -> AsyncIterator[str
         host=host_name(),
         stopping=stop,
     )
-    known_as = Worker(shop.owner, shop.host, engine.name, max(1, settings.job_slots))
+    known_as = Worker(shop.owner, shop.host, recognisers.engine, max(1, settings.job_slots))
     async with registered(base.pool, known_as, settings.lease_s / 4):
         worker = asyncio.create_task(run_worker(shop, base.dsn, stop), name="worker")
         try:
-            yield engine.title
+            yield
         finally:
             stop.set()
             await asyncio.wait([worker])
@@ -100,7 +110,8 @@ async def running_worker(base: Base, settings: JobSettings) -> AsyncIterator[str
 @asynccontextmanager
 async def running_recovery(base: Base, settings: JobSettings) -> AsyncIterator[None]:
     """Upkeep of the queue, in every process: one that only serves the web must notice, too, when
-    there is no worker left."""
+    there is no worker left. Raises StorageError when recordings cannot be kept."""
+    await base.store.check()
     recovery = asyncio.create_task(
         run_recovery(base.pool, settings, base.lifecycle), name="recovery"
     )

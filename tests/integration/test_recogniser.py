@@ -19,7 +19,6 @@ import numpy as np
 import psutil
 import pytest
 
-from jobs import engines
 from jobs.errors import (
     EmptyAudioError,
     EngineError,
@@ -303,12 +302,6 @@ async def test_model_that_does_not_load_is_unavailable(tmp_path: Path) -> None:
         )
 
 
-def test_auto_is_the_best_engine_that_is_ready() -> None:
-    assert engines.available("auto") is None
-    assert engines.resolve("auto") == "pocketsphinx"
-    assert "crystal-ball" in (engines.available("crystal-ball") or "")
-
-
 async def test_killed_child_is_a_crash_with_its_signal(long_clip: bytes) -> None:
     async with await start() as recogniser:
         with pytest.raises(RecogniserCrashed, match="SIGKILL"):
@@ -517,7 +510,8 @@ def test_environment_of_a_child_is_a_short_list() -> None:
 
 def test_parent_loads_no_decoder_and_no_engine() -> None:
     program = (
-        "import sys, jobs.recogniser, jobs.engines; jobs.engines.resolve('auto');"
+        "import sys, jobs.recogniser, jobs.engines; from jobs.settings import JobSettings;"
+        "jobs.engines.resolve(JobSettings());"
         "print([name for name in ('av', 'pocketsphinx') if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
