@@ -9,25 +9,34 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
 from jobs.audio_source import AudioSource
 from jobs.database import Pool
 from jobs.errors import AudioMissingError, StorageError
 from jobs.settings import KIB, MIB
+from jobs.store_faults import STORE_ERRORS, reason
+
+if TYPE_CHECKING:  # obstore has it for types alone
+    from obstore.store import RetryConfig
 
 CHUNK_BYTES = 512 * KIB
 PART_BYTES = 5 * MIB  # the least an S3 multipart upload takes
 DELETED_CHUNKS = 100  # in one statement
 LISTED = 1000  # recordings
+CHECK_TIMEOUT_S = 10.0
+# Somebody waits for the answer, and what fails for longer is tried again as a whole.
+_RETRY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,10 @@ class StoredAudio:
 
 class AudioStore(Protocol):
     """Keeps recordings."""
+
+    async def check(self) -> None:
+        """Ask whether the store is there and lets us in, within `CHECK_TIMEOUT_S`. Raises
+        StorageError with one line for who set it up."""
 
     async def write(self, key: UUID, data: AsyncIterator[bytes]) -> StoredAudio:
         """Store a stream without holding it in memory. On any exception, cancellation included,
@@ -67,11 +80,10 @@ def open_store(url: str, pool: Pool) -> AudioStore:
     parts = urlsplit(url)
     try:
         if parts.scheme == "file":
-            return ObjectStore(LocalStore(Path(parts.path), mkdir=True), pool)
-        return ObjectStore(from_url(url), pool)
-    except (BaseError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StorageError(f"The audio store {url} cannot be opened: {reason}") from error
+            return ObjectStore(LocalStore(Path(parts.path), mkdir=True), pool, url)
+        return ObjectStore(from_url(url, retry_config=_RETRY), pool, url)
+    except (*STORE_ERRORS, ValueError) as error:
+        raise StorageError(f"The audio store {url} cannot be opened: {reason(error)}") from error
 
 
 class PostgresStore:
@@ -79,6 +91,9 @@ class PostgresStore:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+
+    async def check(self) -> None:
+        """The database was asked already."""
 
     async def write(self, key: UUID, data: AsyncIterator[bytes]) -> StoredAudio:
         digest = hashlib.sha256()
@@ -180,37 +195,70 @@ class _ChunkedAudio:
 class ObjectStore:
     """Recordings as objects `<key>` of an obstore store."""
 
-    def __init__(self, store: Any, pool: Pool) -> None:
+    def __init__(self, store: Any, pool: Pool, url: str) -> None:
         self._store = store
         self._pool = pool
+        self._url = url
+
+    async def check(self) -> None:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                # A list, since the answer to any other question may be "no such object".
+                async for _ in obstore.list(self._store, chunk_size=1):
+                    break
+        except (*STORE_ERRORS, TimeoutError) as error:
+            why = "it does not answer" if isinstance(error, TimeoutError) else reason(error)
+            raise StorageError(f"The audio store {self._url} cannot be used: {why}") from error
 
     async def write(self, key: UUID, data: AsyncIterator[bytes]) -> StoredAudio:
         digest = hashlib.sha256()
         size = 0
+        abandoned = False
+        pulling: asyncio.Task[Any] | None = None
 
-        async def counted() -> AsyncIterator[bytes]:
+        def pull() -> None:
+            nonlocal pulling
+            if abandoned:
+                raise asyncio.CancelledError
+            pulling = asyncio.current_task()  # another one for each piece
+
+        async def pieces() -> AsyncIterator[bytes]:
             nonlocal size
+            pull()
             async for chunk in rechunk(data, PART_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
                 yield chunk
+                pull()
 
-        try:
-            await obstore.put_async(
-                self._store, str(key), counted(), chunk_size=PART_BYTES, max_concurrency=1
+        upload = asyncio.ensure_future(
+            obstore.put_async(
+                self._store, str(key), pieces(), chunk_size=PART_BYTES, max_concurrency=1
             )
-        except BaseError as error:
-            await asyncio.shield(self.delete(str(key)))
-            raise StorageError("The audio store did not take the recording.") from error
-        except BaseException:
-            await asyncio.shield(self.delete(str(key)))
+        )
+        try:
+            await asyncio.shield(upload)
+        except BaseException as error:
+            # An upload that is dropped leaves its parts in the store; one whose source fails does
+            # not.
+            abandoned = True
+            if not upload.done() and pulling is not None:
+                pulling.cancel()
+            await asyncio.shield(self._cleared(upload, key))
+            if isinstance(error, STORE_ERRORS):
+                raise StorageError("The audio store did not take the recording.") from error
             raise
         return StoredAudio(str(key), size, digest.hexdigest())
+
+    async def _cleared(self, upload: asyncio.Future[Any], key: UUID) -> None:
+        await asyncio.wait([upload])
+        with suppress(StorageError):  # the sweep will find it
+            await self.delete(str(key))
 
     async def open(self, key: str) -> AudioSource:
         try:
             meta = await obstore.head_async(self._store, key)
-        except (FileNotFoundError, NotFoundError) as error:
+        except FileNotFoundError as error:
             raise AudioMissingError("The recording is no longer stored.") from error
         except BaseError as error:
             raise StorageError("The audio store does not answer.") from error
@@ -219,13 +267,13 @@ class ObjectStore:
     async def delete(self, key: str) -> None:
         try:
             await obstore.delete_async(self._store, key)
-        except (FileNotFoundError, NotFoundError):
+        except FileNotFoundError:
             return
         except BaseError as error:
             raise StorageError("The audio store did not delete the recording.") from error
 
     async def orphans(self, older_than_s: float) -> AsyncIterator[list[str]]:
-        async for page in obstore.list(self._store, chunk_size=LISTED):
+        async for page in self._pages():
             now = await self._pool.fetchval("SELECT now()")
             old = [
                 entry["path"]
@@ -234,6 +282,13 @@ class ObjectStore:
                 and (now - entry["last_modified"]).total_seconds() > older_than_s
             ]
             yield await unreferenced(self._pool, old)
+
+    async def _pages(self) -> AsyncIterator[Any]:
+        try:
+            async for page in obstore.list(self._store, chunk_size=LISTED):
+                yield page
+        except STORE_ERRORS as error:
+            raise StorageError("The audio store does not answer.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +303,7 @@ class _ObjectAudio:
             return b""
         try:
             data = await obstore.get_range_async(self.store, self.key, start=offset, length=length)
-        except (FileNotFoundError, NotFoundError) as error:
+        except FileNotFoundError as error:
             raise AudioMissingError("The recording is no longer stored.") from error
         except BaseError as error:
             raise StorageError("The audio store does not answer.") from error
