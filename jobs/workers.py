@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 
 from jobs.database import CONNECT_ERRORS, Connection, Pool
+from jobs.engines import understands
 
 log = structlog.get_logger()
 
@@ -61,6 +62,12 @@ async def select_live_workers(db: Connection | Pool, within_s: float) -> list[Wo
         within_s,
     )
     return [Worker(*row.values()) for row in rows]
+
+
+async def understood(db: Connection | Pool, language: str, within_s: float) -> bool:
+    """Whether any worker heard of lately may know a language; True while there is none to ask."""
+    names = {worker.engine for worker in await select_live_workers(db, within_s)}
+    return not names or any(understands(name, language) for name in names)
 
 
 async def select_worker_seen_at(db: Connection | Pool, session_id: UUID) -> datetime | None:

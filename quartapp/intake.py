@@ -18,9 +18,10 @@ import structlog
 
 from jobs.admission import describe, discard, examine, finish
 from jobs.database import Connection
-from jobs.errors import JobError
+from jobs.errors import JobError, LanguageUnsupportedError
 from jobs.model import Role
 from jobs.sessions import NewSession, Session
+from jobs.workers import understood
 from quartapp.access import sees
 from quartapp.accounts import Viewer, select_user
 from quartapp.api.bodies import SessionBody
@@ -63,10 +64,12 @@ async def take_in(
         known = await _known_answer(services, viewer, idempotency_key)
         if known is not None:
             return _same_recording(known, await digest(limited))
+    await _understood(services, form.fields.get("language"))
     stored = await services.store.write(uuid4(), limited)
     try:
         await form.finish()
         fields = parse_fields(form.fields, file_name)
+        await _understood(services, fields.language)
         owner_id = await _owner(services, viewer, fields)
         info = await examine(services.store, services.prober, stored)
         new = describe(
@@ -111,6 +114,15 @@ async def _create(
     return Accepted(new.id, answer)
 
 
+async def _understood(services: Services, tag: str | None) -> None:
+    """Raises LanguageUnsupportedError for a language that whoever transcribes surely cannot."""
+    language = _language(tag or "")
+    if language is None:
+        return
+    if not await understood(services.pool, language, services.settings.lease_s):
+        raise LanguageUnsupportedError(f"The language {language} is not understood here.")
+
+
 async def _known_answer(
     services: Services, viewer: Viewer, key: str
 ) -> tuple[Accepted, str] | None:
@@ -145,9 +157,7 @@ def parse_fields(fields: dict[str, str], file_name: str) -> Fields:
     unknown = set(fields) - FIELDS
     if unknown:
         raise Problem(422, "invalid_request", f"Unknown field: {min(unknown)[:50]}")
-    language = fields.get("language", "").strip() or None
-    if language is not None and not LANGUAGE.match(language):
-        raise Problem(422, "invalid_request", "language: a language tag such as en or en-US")
+    language = _language(fields.get("language", ""))
     patient = fields.get("patient_id", "").strip()
     try:
         patient_id = UUID(patient) if patient else None
@@ -155,6 +165,13 @@ def parse_fields(fields: dict[str, str], file_name: str) -> Fields:
         raise Problem(422, "invalid_request", "patient_id: not a UUID") from None
     title = clean_text(fields.get("title", "")) or PurePosixPath(file_name).stem or "Recording"
     return Fields(title, language, patient_id)
+
+
+def _language(tag: str) -> str | None:
+    language = tag.strip() or None
+    if language is not None and not LANGUAGE.match(language):
+        raise Problem(422, "invalid_request", "language: a language tag such as en or en-US")
+    return language
 
 
 def clean_name(name: str) -> str:

@@ -19,6 +19,7 @@ from jobs.errors import (
     DecodeError,
     EmptyAudioError,
     JobError,
+    LanguageUnsupportedError,
     NoAudioStreamError,
     NotAudioError,
     RecogniserCrashed,
@@ -57,6 +58,7 @@ JOB_ERROR_STATUS: dict[type[JobError], int] = {
     NoAudioStreamError: 422,
     EmptyAudioError: 422,
     DecodeError: 422,
+    LanguageUnsupportedError: 422,
     # A file that takes its reader down is one we cannot open.
     RecogniserCrashed: 422,
     RecogniserStalled: 422,

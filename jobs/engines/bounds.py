@@ -42,7 +42,8 @@ def _by_words(segment: Segment) -> tuple[Segment, Segment]:
     first_chars, chars = (
         sum(len(word.text) + space for word in part) - space for part in (first, segment.words)
     )
-    first_text, second_text = _divided(segment.text, round(len(segment.text) * first_chars / max(1, chars)))
+    place = round(len(segment.text) * first_chars / max(1, chars))
+    first_text, second_text = _divided(segment.text, place)
     return (
         replace(segment, end_s=first[-1].end_s, text=first_text, words=first),
         replace(segment, start_s=second[0].start_s, text=second_text, words=second),
