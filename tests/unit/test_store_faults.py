@@ -9,8 +9,8 @@ from jobs.store_faults import reason
 REASONS = {
     "404 Not Found: <Error><Code>NoSuchBucket</Code><Message>The specified bucket does not "
     "exist</Message></Error>\n\nDebug source: …": "The specified bucket does not exist",
-    "Error performing GET https://x.example/b?sig=secret&list in 5ms - HTTP error: timed out\nmore": (
-        "Error performing GET https://x.example/b in 5ms - HTTP error: timed out"
+    "Error performing GET https://x.example/b?sig=secret&list in 5ms - HTTP error: late\nmore": (
+        "Error performing GET https://x.example/b in 5ms - HTTP error: late"
     ),
     "Error performing PUT http://169.254.169.254/latest/api/token in 1ms": (
         "there are no credentials for it in the environment"
