@@ -181,6 +181,14 @@ class StrandingWire(Wire):
         await self._carry(reader, writer)
 
 
+class RefusingWire(Wire):
+    """A wire that can be taken away: what there is breaks, and nothing new is let in."""
+
+    def refuse(self) -> None:
+        self._server.close()
+        self.cut()
+
+
 async def rows_of(pool: Pool, session_ids: Sequence[UUID]) -> dict[UUID, list[int]]:
     """The ids of every status event there is, in order."""
     rows = await pool.fetch(

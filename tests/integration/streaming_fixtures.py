@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
@@ -188,7 +188,7 @@ class Wire:
         self.mute = False  # withhold notifications, as a transaction pooler does
         self.connections = 0
 
-    async def __aenter__(self) -> Wire:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
 
