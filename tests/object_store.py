@@ -18,7 +18,7 @@ import httpx
 from tests.faults import RefusingWire, StrandingWire
 from tests.net import free_port
 
-START_TIMEOUT_S = 60
+TIMEOUT_S = 60
 
 
 class StoreWire(RefusingWire, StrandingWire):
@@ -51,7 +51,7 @@ class S3:
     def bucket(self) -> str:
         """A new, empty one."""
         name = f"bucket-{uuid4().hex[:12]}"
-        httpx.put(f"{self.url}/{name}").raise_for_status()
+        httpx.put(f"{self.url}/{name}", timeout=TIMEOUT_S).raise_for_status()
         return name
 
     def keys(self, bucket: str) -> list[str]:
@@ -63,7 +63,7 @@ class S3:
         return self._listed(bucket, "uploads", "Key")
 
     def put(self, bucket: str, key: str, data: bytes) -> None:
-        httpx.put(f"{self.url}/{bucket}/{key}", content=data).raise_for_status()
+        httpx.put(f"{self.url}/{bucket}/{key}", content=data, timeout=TIMEOUT_S).raise_for_status()
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -75,10 +75,12 @@ class S3:
             self._check_keys(after="inf")
 
     def _check_keys(self, after: str) -> None:
-        httpx.post(f"{self.url}/moto-api/reset-auth", content=after).raise_for_status()
+        httpx.post(
+            f"{self.url}/moto-api/reset-auth", content=after, timeout=TIMEOUT_S
+        ).raise_for_status()
 
     def _listed(self, bucket: str, query: str, element: str) -> list[str]:
-        answer = httpx.get(f"{self.url}/{bucket}?{query}").raise_for_status()
+        answer = httpx.get(f"{self.url}/{bucket}?{query}", timeout=TIMEOUT_S).raise_for_status()
         return re.findall(f"<{element}>([^<]+)</{element}>", answer.text)
 
 
@@ -100,7 +102,7 @@ def running_s3() -> Iterator[S3]:
 
 
 def _await(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         assert process.poll() is None, "the object store ended"
         try:
