@@ -180,6 +180,8 @@ def _directory(model: str, *, download: bool) -> Path:
 
 def _resolved(model: str, *, download: bool) -> Path | None:
     """Where the hub's cache has a model; None when it does not, or it cannot be fetched."""
+    if not download and not Path(import_module("huggingface_hub.constants").HF_HUB_CACHE).is_dir():
+        return None  # as on most machines; asking costs a second
     place = "hub" if download else "local"
     found = subprocess.run(
         [sys.executable, "-P", "-c", _RESOLVE, model, place],

@@ -161,6 +161,7 @@ class TestUpload:
         ("fields", "expected"),
         [
             ({"language": "English!"}, (422, "invalid_request")),
+            ({"language": "de"}, (422, "language_unsupported")),
             ({"patient_id": "me"}, (422, "invalid_request")),
             ({"patient_id": str(uuid4())}, (403, "forbidden")),
             ({"color": "blue"}, (422, "invalid_request")),
