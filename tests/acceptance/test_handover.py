@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests import clips
@@ -165,6 +166,28 @@ def test_one_frozen_in_mid_recording_finds_it_finished_by_another(scene: Scene) 
         assert finished(scene.client, session_id)["attempt"] == 2
         check_it_stops_quietly(scene, session_id, frozen)
     until(lambda: [child for child in children if child.is_running()], lambda left: not left)
+
+
+def test_one_thawed_while_another_is_at_work_leaves_it_to_the_other(scene: Scene) -> None:
+    """What its child has recognised meanwhile is ready to be written, and is not."""
+    session_id = scene.upload()
+    wait_for(scene.dsn, session_id, lambda session: session.committed_s > 0)
+    frozen = scene.owner(session_id)
+    other = scene.other(frozen)
+    [child] = frozen.recognisers()
+    with frozen_at_work(scene, frozen):
+        until(child.status, lambda status: status == psutil.STATUS_SLEEPING)
+        wait_for(
+            scene.dsn,
+            session_id,
+            lambda session: session.attempt == 2 and session.status == "processing",
+        )
+    assert finished(scene.client, session_id)["attempt"] == 2
+    until(child.is_running, lambda running: not running)
+    scene.check(session_id)
+    for worker, completed in ((frozen, False), (other, True)):
+        sessions = {entry["session_id"] for entry in worker.said("attempt_completed")}
+        assert (session_id in sessions) is completed
 
 
 def test_one_frozen_between_its_last_two_writes_does_not_complete_it_twice(scene: Scene) -> None:

@@ -155,15 +155,14 @@ class Theatre:
         """Kill something, start it again, and wait until work goes on."""
         name = self.chance.choice(list(self.victims()))
         time.sleep(self.chance.uniform(0, PAUSE_S))
-        killed_us = time.time_ns() // 1000
         self.victims()[name]()
-        restarted_at = time.monotonic()
-        until(
+        restarted_us = time.time_ns() // 1000
+        seen_us = until(
             self.newest_work,
-            lambda work: work > killed_us or not self.unfinished(),
+            lambda work_us: work_us > restarted_us or not self.unfinished(),
             BACK_AT_WORK_S,
         )
-        self.returns_s.setdefault(name, []).append(time.monotonic() - restarted_at)
+        self.returns_s.setdefault(name, []).append((seen_us - restarted_us) / 1e6)
 
 
 def restart(product: Product) -> None:
