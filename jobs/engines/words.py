@@ -12,6 +12,8 @@ SAMPLE_RATE_HZ = 16_000
 SEGMENT_PAUSE_S = 0.5
 SEGMENT_MAX_S = 12.0
 SEGMENT_MAX_CHARS = 84
+SENTENCE_MIN_CHARS = 40  # a segment this long ends with its sentence
+_SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
 
 
 def within(words: Iterable[Word], chunk: Chunk) -> Iterator[Word]:
@@ -28,7 +30,8 @@ def within(words: Iterable[Word], chunk: Chunk) -> Iterator[Word]:
 
 
 def segments_of(words: Iterable[Word], separator: str = " ") -> tuple[Segment, ...]:
-    """Group words into segments at pauses, and where one would grow too long to read.
+    """Group words into segments at pauses, at the ends of sentences where an engine tells them, and
+    where one would grow too long to read.
 
     With an empty `separator` each word brings the space before it, if there is one.
     """
@@ -51,9 +54,11 @@ def segments_of(words: Iterable[Word], separator: str = " ") -> tuple[Segment, .
 
 
 def _continues(group: list[Word], word: Word) -> bool:
-    chars = sum(len(each.text) + 1 for each in group) + len(word.text)
+    chars = sum(len(each.text) + 1 for each in group)
+    if chars > SENTENCE_MIN_CHARS and group[-1].text.endswith(_SENTENCE_ENDS):
+        return False
     return (
         word.start_s - group[-1].end_s < SEGMENT_PAUSE_S
         and word.end_s - group[0].start_s <= SEGMENT_MAX_S
-        and chars <= SEGMENT_MAX_CHARS
+        and chars + len(word.text) <= SEGMENT_MAX_CHARS
     )

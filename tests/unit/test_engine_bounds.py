@@ -93,6 +93,15 @@ def test_words_that_bring_their_spaces_make_the_text_of_their_language() -> None
     assert segments_of(chinese, separator="")[0].text == "你好"
 
 
+def test_segments_end_with_sentences_that_are_not_too_short() -> None:
+    text = "So. It had been built by his father long ago. Nobody knew. Had anybody asked him?"
+    words = [Word(f" {each}", n * 0.3, n * 0.3 + 0.3, None) for n, each in enumerate(text.split())]
+    assert [segment.text for segment in segments_of(words, separator="")] == [
+        "So. It had been built by his father long ago.",
+        "Nobody knew. Had anybody asked him?",
+    ]
+
+
 def test_a_word_of_the_context_is_left_out_by_its_middle() -> None:
     second = SAMPLE_RATE_HZ
     chunk = Chunk([0] * (5 * second), before=second, after=second)  # type: ignore[arg-type]
