@@ -177,7 +177,8 @@ class Lifecycle:
                     delay_s=delay_s,
                 )
                 return True
-        return await self.fail(session_id, attempt, owner, error) is not None
+        last = after_tries(error, session.failures + 1, session.committed_s)
+        return await self.fail(session_id, attempt, owner, last) is not None
 
     async def release(self, session_id: UUID, attempt: int, owner: str) -> bool:
         """Give a running session back, for another process to go on with at once."""
@@ -370,6 +371,16 @@ class Lifecycle:
             _standing(session, Status.QUEUED, Stage.QUEUED, message),
             connection=connection,
         )
+
+
+def after_tries(error: JobError, tries: int, committed_s: float) -> JobError:
+    """The same error, which also says where all those tries ended."""
+    if tries == 1:
+        return error
+    place = f"after {clock(committed_s)}" if committed_s > 0 else "at the beginning"
+    return type(error)(
+        f"{error.message} {tries} tries failed at the same place, {place} of the recording."
+    )
 
 
 def interruption_delay_s(interruptions: int, retry_delay_s: float) -> float:

@@ -79,7 +79,8 @@ def test_a_recording_that_kills_every_child_fails_and_the_others_go_on(stage: St
     assert (over["status"], over["attempt"]) == ("failed", TRIES)
     assert over["error"] == {
         "code": "recogniser_crashed",
-        "message": "The recogniser ended unexpectedly: killed by SIGSEGV.",
+        "message": "The speech recogniser crashed (SIGSEGV). "
+        "3 tries failed at the same place, at the beginning of the recording.",
     }
     events = events_of(stage.dsn, poisoned)
     check_chain(events)

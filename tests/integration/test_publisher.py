@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from jobs.database import Connection, Pool
-from jobs.errors import EngineError
+from jobs.errors import EngineError, RecogniserCrashed
 from jobs.lifecycle import Lifecycle, Outcome
 from jobs.model import (
     ErrorDetail,
@@ -326,8 +326,30 @@ class TestLifecycle:
             ("queued", "Waiting for its turn", 1),
             ("queued", "The engine hiccuped. Trying again (try 2 of 3)", 2),
             ("queued", "The engine hiccuped. Trying again (try 3 of 3)", 3),
-            ("failed", "Transcription failed: The engine hiccuped.", 3),
+            (
+                "failed",
+                "Transcription failed: The engine hiccuped. "
+                "3 tries failed at the same place, at the beginning of the recording.",
+                3,
+            ),
         ]
+
+    async def test_given_up_after_some_text_it_says_where_in_the_recording(
+        self, pool: Pool, lifecycle: Lifecycle, publisher: StatusPublisher, session_id: UUID
+    ) -> None:
+        assert await lifecycle.claim(session_id, 1, "me", "engine") is not None
+        piece = Segment(0, 0.0, 95.0, "words")
+        await publisher.publish(session_id, 1, WORKING, segments=[piece], committed_s=95.0)
+        await pool.execute("UPDATE sessions SET failures = 2")
+        error = RecogniserCrashed("The speech recogniser crashed (SIGSEGV).")
+        assert await lifecycle.retry_after_failure(session_id, 1, "me", error)
+        latest = await select_latest_status(pool, session_id)
+        assert latest is not None
+        assert latest.fields()["error"] == {
+            "code": "recogniser_crashed",
+            "message": "The speech recogniser crashed (SIGSEGV). "
+            "3 tries failed at the same place, after 1:35 of the recording.",
+        }
 
     async def test_new_text_clears_the_record_of_failures(
         self, pool: Pool, lifecycle: Lifecycle, publisher: StatusPublisher, session_id: UUID
