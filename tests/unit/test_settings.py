@@ -40,6 +40,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 
 # Where a value of the field's type alone would not do.
 SAMPLES = {
+    "openai_base_url": "http://localhost:8080/v1",
     "audio_store": "s3://recordings/here",
     "public_url": "https://transcripts.example.org",
     "data_dir": "/var/lib/transcripts",
@@ -226,6 +227,14 @@ def is_alias(field: FieldInfo) -> bool:
         ("QUARTAPP_CORS_ORIGINS", "https://app.example.org/page", "without a path"),
         ("QUARTAPP_CORS_ORIGINS", "https://app.example.org?a=b", "without a path"),
         ("QUARTAPP_CORS_ORIGINS", "https://somebody@app.example.org", "scheme://host"),
+        ("QUARTAPP_OPENAI_BASE_URL", "api.openai.com", "https://host/path"),
+        ("QUARTAPP_OPENAI_BASE_URL", "ftp://host/v1", "https://host/path"),
+        ("QUARTAPP_OPENAI_BASE_URL", "https:///v1", "https://host/path"),
+        ("QUARTAPP_OPENAI_BASE_URL", "https://user:pass@host/v1", "no password"),
+        ("QUARTAPP_OPENAI_BASE_URL", "https://host/v1?key=1", "query"),
+        ("QUARTAPP_OPENAI_API_KEY", "sk-12 34", "no key has"),
+        ("QUARTAPP_OPENAI_API_KEY", "sk-12\n", "no key has"),
+        ("QUARTAPP_OPENAI_API_KEY", "schlüssel", "no key has"),
         ("QUARTAPP_CORS_ORIGINS", "https://*.example.org", "scheme://host"),
         ("QUARTAPP_CORS_ORIGINS", "https://a.example b.example", "scheme://host"),
         ("QUARTAPP_CORS_ORIGINS", "https://", "scheme://host"),
@@ -243,6 +252,7 @@ def test_a_bad_value_is_one_line_that_names_the_variable(name: str, value: str, 
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"Error: wrong setting: {name}: ")
     assert said in done.stderr
+    assert "KEY" not in name or value.strip() not in done.stderr
 
 
 def test_all_bad_values_are_told_at_once() -> None:
