@@ -46,11 +46,10 @@ def prepare(settings: JobSettings, *, download: bool) -> ReadyEngine:
             "The package faster-whisper is not installed: pip install 'quartapp[faster-whisper]'"
         )
     directory = _directory(settings.faster_whisper_model, download=download)
-    for name in _MODEL_FILES:
-        if not (directory / name).is_file():
-            raise EngineUnavailableError(
-                f"There is no faster-whisper model in {directory}: {name} is missing."
-            )
+    if (missing := _missing(directory)) is not None:
+        raise EngineUnavailableError(
+            f"There is no faster-whisper model in {directory}: {missing} is missing."
+        )
     compute_type = settings.faster_whisper_compute_type
     options = {
         "model": str(directory),
@@ -94,7 +93,7 @@ class FasterWhisper:
 
     def recognise(self, chunk: Chunk, language: str | None, on_progress: OnProgress) -> Recognition:
         code = None if language is None else self._known(language)
-        chunk = _fitted(chunk)
+        chunk = in_one_window(chunk)
         if not chunk.samples.any():
             return Recognition()
         core_s = chunk.core_samples / SAMPLE_RATE_HZ
@@ -137,7 +136,7 @@ class FasterWhisper:
         return self._model.hf_tokenizer.token_to_id(f"<|{code}|>") is not None
 
 
-def _fitted(chunk: Chunk) -> Chunk:
+def in_one_window(chunk: Chunk) -> Chunk:
     """The chunk with no more context than fits one window."""
     room = max(0, WINDOW_SAMPLES - chunk.core_samples)
     before = min(chunk.before, max(room // 2, room - chunk.after))
@@ -165,7 +164,8 @@ def _directory(model: str, *, download: bool) -> Path:
         return path.absolute()
     if path.is_absolute() or model.startswith((".", "~")):
         raise EngineUnavailableError(f"There is no faster-whisper model in {path}.")
-    if (found := _resolved(model, download=False)) is not None:
+    found = _resolved(model, download=False)
+    if found is not None and _missing(found) is None:  # else the download was interrupted
         return found
     if not download:
         raise EngineUnavailableError(f"The faster-whisper model {model!r} is not on this machine.")
@@ -176,6 +176,10 @@ def _directory(model: str, *, download: bool) -> Path:
         f"The faster-whisper model {model!r} cannot be downloaded; "
         "QUARTAPP_FASTER_WHISPER_MODEL may also name a local directory."
     )
+
+
+def _missing(directory: Path) -> str | None:
+    return next((name for name in _MODEL_FILES if not (directory / name).is_file()), None)
 
 
 def _resolved(model: str, *, download: bool) -> Path | None:

@@ -190,7 +190,7 @@ def test_a_delete_leaves_nothing_of_it_and_ends_its_work(stage: Stage, state: St
 
 
 def bound_to_fail(stage: Stage) -> str:
-    """A session taken in for an engine that knows its language, and worked on by one that does not."""
+    """A session in a language that its worker does not know, taken in for another."""
     with contextmanager(waiting_in_the_queue)(stage) as session_id:
         change = "UPDATE sessions SET language = 'de' WHERE id = %s RETURNING status"
         assert rows(stage.dsn, change, session_id) == [("queued",)]

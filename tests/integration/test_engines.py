@@ -19,6 +19,7 @@ from jobs.recogniser import ChunkDone, ChunkProgress, Recogniser
 from jobs.settings import JobSettings
 from tests import clips
 from tests.clips import MemorySource
+from tests.model_hub import model_hub
 from tests.product import Product
 from tests.sessions import SESSIONS, address, finished, upload
 from tests.tiny_whisper import Shape, make_tiny_whisper
@@ -189,6 +190,31 @@ def test_what_engines_understand_is_known_without_loading_them() -> None:
         assert engines.understands("faster-whisper", tag)
     assert not engines.understands("faster-whisper", "tlh")
     assert engines.understands("an engine of another version", "tlh")
+
+
+def test_a_model_is_fetched_for_an_engine_that_is_named_and_never_for_auto(
+    model: Path, no_hub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    with model_hub("Systran/faster-whisper-tiny", model) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        no_hub.mkdir()
+        assert engines.resolve(settings_of("tiny", "auto")).name == "pocketsphinx"
+        assert not hub.asked
+        capsys.readouterr()
+        found = Path(engines.resolve(settings_of("tiny")).options["model"])
+        assert "model_download" in capsys.readouterr().out
+        assert found.is_relative_to(no_hub)
+        assert (found / "model.bin").read_bytes() == (model / "model.bin").read_bytes()
+        hub.asked.clear()
+        for engine in ("faster-whisper", "auto"):
+            assert engines.resolve(settings_of("tiny", engine)).options["model"] == str(found)
+        assert not hub.asked, "what is here is not asked for again"
+        (found / "model.bin").unlink()
+        assert engines.resolve(settings_of("tiny", "auto")).name == "pocketsphinx"
+        assert engines.resolve(settings_of("tiny")).options["model"] == str(found)
+        assert (found / "model.bin").is_file(), "an interrupted download is finished"
 
 
 async def test_chunks_are_recognised_the_same_each_time(
