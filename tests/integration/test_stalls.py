@@ -44,7 +44,8 @@ async def start(
 
 
 async def recognised(recogniser: Recogniser) -> list[Event]:
-    return [event async for event in recogniser.transcribe(MemorySource(CLIP))]
+    async with asyncio.timeout(60):  # when no bound holds
+        return [event async for event in recogniser.transcribe(MemorySource(CLIP))]
 
 
 async def test_silence_of_an_engine_that_reports_is_a_stall() -> None:
