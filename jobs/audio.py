@@ -150,27 +150,32 @@ class Recording:
         on, a new resampler gives what the undisturbed one would have given.
         """
         wanted_s = start // SAMPLE_RATE_HZ - _PREROLL_S
-        wanted = wanted_s * self.info.sample_rate_hz
-        if wanted > 0:
-            found = self._seek(wanted)
-            if found is not None and found[0] > 0:
-                index, frames = found
-                frames = self._without_gaps(frames, Fraction(index, self.info.sample_rate_hz))
-                return Fraction(wanted_s), without_head(frames, wanted - index)
-            if found is None:
-                self._container.close()
-                self._file.seek(0)
-                self._open()
+        if wanted_s > 0:
+            frames = self._seek(wanted_s * self.info.sample_rate_hz)
+            if frames is not None:
+                return Fraction(wanted_s), frames
+            self._container.close()
+            self._file.seek(0)
+            self._open()
         frames = chain([self._first], self._decoding)
         return Fraction(0), self._without_gaps(frames, Fraction(0))
 
-    def _seek(self, wanted: int) -> tuple[int, Iterator[AudioFrame]] | None:
-        """Frames from a place at or before sample `wanted` of the input, and that place; None when
-        it cannot be told exactly, and the recording must be opened anew."""
-        if self._seeks_exactly():
-            return self._seek_in_container(wanted)
+    def _seek(self, wanted: int) -> Iterator[AudioFrame] | None:
+        """The frames from sample `wanted` of the input on. None when that place cannot be found
+        exactly; the recording must then be opened anew."""
+        exact = self._seeks_exactly()
+        found = self._seek_in_container(wanted) if exact else self._pass_over(wanted)
+        if found is None:
+            return None
+        index, frames = found
+        position_s = Fraction(index, self.info.sample_rate_hz)
+        return without_head(self._without_gaps(frames, position_s), wanted - index, self._first)
+
+    def _pass_over(self, wanted: int) -> tuple[int, Iterator[AudioFrame]] | None:
         index = self._decoding.skip_to(wanted)
-        return None if index is None else (index, self._decoding)
+        if index is None:
+            return None
+        return index, self._decoding if index else chain([self._first], self._decoding)
 
     def _seeks_exactly(self) -> bool:
         codec, time_base = self.info.codec, self._stream.time_base

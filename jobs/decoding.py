@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from typing import TypeAlias, cast
@@ -39,6 +38,7 @@ _OF_STATED_LENGTH = frozenset({"alac", "flac", "opus", "vorbis"})
 _LEAD_PACKETS = 3  # decoded to see whether the packets of a recording are as its codec promises
 
 _MIN_GAP_S = Fraction(1, 4)  # shorter irregularities of timestamps are rounding
+_NO_GAP_S = 0.2  # certainly less than that, whatever the rounding of floats
 _MAX_GAP_S = 60  # longer ones are mistaken timestamps, not missing sound
 _MAX_DEMUX_ERRORS = 50
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
@@ -58,23 +58,33 @@ def missing_s(time_s: Fraction | None, position_s: Fraction, stated_s: float) ->
     return gap_s if credible else Fraction(0)
 
 
-@dataclass(frozen=True, slots=True)
 class Pace:
     """How many samples each packet holds, known without decoding it."""
 
-    like: AudioFrame
-    tick_samples: Fraction  # in one tick of the packets' clock
-    length: int | None  # of every packet; None: as each states
+    def __init__(self, like: AudioFrame, time_base: Fraction, length: int | None) -> None:
+        """`length` is that of every packet; None: each states its own."""
+        self.like = like
+        self.rate_hz = like.sample_rate
+        self.tick_s = float(time_base)
+        self._tick_samples = time_base * self.rate_hz
+        self._length = length
+        self._counts: dict[int, int | None] = {}  # by stated duration, of which there are few
 
     def samples_in(self, packet: Sound) -> int | None:
         """None when that cannot be told: the end, a trimmed packet, another encoding from here."""
         if packet.size == 0 or _is_irregular(packet):
             return None
-        stated = (packet.duration or 0) * self.tick_samples
-        if self.length is None:
+        ticks = packet.duration or 0
+        if ticks not in self._counts:
+            self._counts[ticks] = self._count(ticks)
+        return self._counts[ticks]
+
+    def _count(self, ticks: int) -> int | None:
+        stated = ticks * self._tick_samples
+        if self._length is None:
             return int(stated) if stated and stated.denominator == 1 else None
-        rounding = max(Fraction(1), self.tick_samples)
-        return self.length if not stated or abs(stated - self.length) <= rounding else None
+        rounding = max(Fraction(1), self._tick_samples)
+        return self._length if not stated or abs(stated - self._length) <= rounding else None
 
 
 def _is_irregular(packet: Sound) -> bool:
@@ -97,7 +107,7 @@ class Decoding:
         self._decoder = stream.codec_context
         self._packets = self._demuxed(container)
         self._pace: Pace | None = None
-        self._origin_s, self._stated_s = Fraction(0), 0.0
+        self._origin_s, self._origin_s_near, self._stated_s = Fraction(0), 0.0, 0.0
         self._index = self._stretch = 0  # the next sample; the renewal it comes after
         self._recent: deque[tuple[Sound, int]] = deque()  # to warm a decoder up; where each ends
         self._frames: Iterator[AudioFrame] = self._decoded_frames()
@@ -113,12 +123,14 @@ class Decoding:
         if self._decoder.codec.canonical_name not in _OF_ONE_LENGTH | _OF_STATED_LENGTH:
             return
         self._origin_s, self._stated_s, self._index = origin_s, stated_s, first.samples
+        self._origin_s_near = float(origin_s)
         lead = [(packet, self._decoded(packet)) for packet in islice(self._packets, _LEAD_PACKETS)]
         self._frames = chain([frame for _, frames in lead for frame in frames], self._frames)
         self._pace = self._pace_of(first, lead)
         if self._pace is not None:
             for packet, frames in lead:
-                self._pass(packet, frames[0].samples, self._pace)
+                start = self._start_of(packet, self._pace)
+                self._pass(packet, start, frames[0].samples, self._pace)
 
     def skip_to(self, index: int) -> int | None:
         """Pass over packets, so that the next frame begins at sample `index` or before.
@@ -135,10 +147,11 @@ class Decoding:
             count = None if packet is None else pace.samples_in(packet)
             if packet is None or count is None:
                 return None
-            if self._stretch_of(packet, pace) != self._stretch:
+            start = self._start_of(packet, pace)
+            if self._stretch_at(start, pace) != self._stretch:
                 begin, recent, held = self._index, self._recent.copy(), []
             held.append(packet)
-            self._pass(packet, count, pace)
+            self._pass(packet, start, count, pace)
         self._packets = chain(held, self._packets)
         self._recent = recent
         self._index = begin or after_lead
@@ -165,9 +178,10 @@ class Decoding:
                 self._pace = None
                 yield from self._decoded(packet)
                 continue
-            if self._stretch_of(packet, pace) != self._stretch:
+            start = self._start_of(packet, pace)
+            if self._stretch_at(start, pace) != self._stretch:
                 self._renew(pace)
-            self._pass(packet, count, pace)
+            self._pass(packet, start, count, pace)
             yield from self._decoded(packet) or silent_frames(pace.like, count)
 
     def _decoded(self, packet: Sound) -> list[AudioFrame]:
@@ -191,7 +205,7 @@ class Decoding:
             return None
         alike = self._decoder.codec.canonical_name in _OF_ONE_LENGTH
         length = sum(frame.samples for frame in lead[0][1]) if alike else None
-        pace = Pace(first, time_base * first.sample_rate, length)
+        pace = Pace(first, time_base, length)
         for packet, frames in lead:
             if [(shape(frame), frame.samples) for frame in frames] != [
                 (shape(first), pace.samples_in(packet))
@@ -201,21 +215,24 @@ class Decoding:
 
     def _start_of(self, packet: Sound, pace: Pace) -> int:
         """The packet's first sample, after the silence that stands for missing sound."""
-        rate_hz = pace.like.sample_rate
-        time_s = None
-        if packet.pts is not None and packet.time_base is not None:
-            time_s = packet.pts * packet.time_base - self._origin_s
+        if packet.pts is None or packet.time_base is None:
+            return self._index
+        rate_hz = pace.rate_hz
+        # Most packets follow on, and exact fractions take as long as all the rest.
+        if packet.pts * pace.tick_s - self._origin_s_near < self._index / rate_hz + _NO_GAP_S:
+            return self._index
+        time_s = packet.pts * packet.time_base - self._origin_s
         gap_s = missing_s(time_s, Fraction(self._index, rate_hz), self._stated_s)
         return self._index + int(gap_s * rate_hz)
 
-    def _stretch_of(self, packet: Sound, pace: Pace) -> int:
-        return self._start_of(packet, pace) // (RENEWAL_S * pace.like.sample_rate)
+    def _stretch_at(self, index: int, pace: Pace) -> int:
+        return index // (RENEWAL_S * pace.rate_hz)
 
-    def _pass(self, packet: Sound, count: int, pace: Pace) -> None:
-        self._stretch = self._stretch_of(packet, pace)
-        self._index = self._start_of(packet, pace) + count
+    def _pass(self, packet: Sound, start: int, count: int, pace: Pace) -> None:
+        self._stretch = self._stretch_at(start, pace)
+        self._index = start + count
         self._recent.append((packet, self._index))
-        while self._recent[0][1] <= self._index - WARM_UP_S * pace.like.sample_rate:
+        while self._recent[0][1] <= self._index - WARM_UP_S * pace.rate_hz:
             self._recent.popleft()
 
     def _renew(self, pace: Pace) -> bool:

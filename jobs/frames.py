@@ -46,14 +46,18 @@ def time_s(frame: AudioFrame) -> Fraction | None:
     return frame.pts * frame.time_base
 
 
-def without_head(frames: Iterator[AudioFrame], count: int) -> Iterator[AudioFrame]:
-    """The same sound without its first `count` samples."""
+def without_head(
+    frames: Iterator[AudioFrame], count: int, like: AudioFrame
+) -> Iterator[AudioFrame] | None:
+    """The same sound without its first `count` samples, which are taken now; None when they are not
+    all there in the form of `like`."""
     for frame in frames:
+        if shape(frame) != shape(like):
+            return None
         if count < frame.samples:
-            yield _tail(frame, count)
-            break
+            return chain([_tail(frame, count)], frames)
         count -= frame.samples
-    yield from frames
+    return None
 
 
 def silent_frames(like: AudioFrame, count: int) -> Iterator[AudioFrame]:

@@ -42,13 +42,11 @@ COUNTED = {
     "matroska": Form("matroska", "aac", 44_100),
     "ogg": Form("ogg", "libopus", 48_000, options={"b": "16000", "application": "voip"}),
     "ogg vorbis": Form("ogg", "vorbis", 44_100, 2, options={"strict": "experimental"}),
-    "webm": Form("webm", "libopus", 48_000, 2),
-    "webm of a browser": Form("webm", "libopus", 48_000, live=True, options={"b": "32000"}),
+    "webm of a browser": Form("webm", "libopus", 48_000, 2, live=True, options={"b": "32000"}),
     "webm of long packets": Form(
         "webm", "libopus", 48_000, live=True, options={"frame_duration": "60"}
     ),
     "amr": Form("amr", "libopencore_amrnb", 8_000),
-    "3gp": Form("3gp", "libopencore_amrnb", 8_000, options={"b": "4750"}),
     "alac": Form("ipod", "alac", 44_100),
 }
 
@@ -160,11 +158,12 @@ def test_a_packet_that_does_not_decode_is_silence_of_its_length(samples: Samples
     assert not heard.samples[middle - 400 : middle + 400].any()
 
 
+# Frames of 22,050 Hz last as long as those of 44,100 Hz: no clock tells them apart.
 UNCOUNTED = {
     "lengths rounded to milliseconds": lambda: written(
         Form("webm", "vorbis", 44_100, 2, options={"strict": "experimental"}), sound(70)
     ),
-    "another rate from the middle on": lambda: (
+    "another rate in the middle": lambda: (
         written(Form("mp3", "libmp3lame", 44_100), sound(40))
         + written(Form("mp3", "libmp3lame", 22_050), sound(40))
     ),
