@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from jobs import engines
-from jobs.engines import ReadyEngine
+from jobs.engines import Chunk, ReadyEngine
 from jobs.errors import EngineUnavailableError, LanguageUnsupportedError
 from jobs.model import Segment
 from jobs.recogniser import ChunkDone, ChunkProgress, Recogniser
+from jobs.recogniser_wire import Frame
 from jobs.settings import JobSettings
 from tests import clips
 from tests.clips import MemorySource
@@ -78,6 +80,10 @@ async def chunks_of(
 
 def segments_of(chunks: list[ChunkDone]) -> list[Segment]:
     return [segment for chunk in chunks for segment in chunk.segments]
+
+
+def _ask(kind: str, fields: Mapping[str, Any], body: bytes) -> Frame:
+    raise AssertionError("a local engine asks nobody")
 
 
 def in_the_hub(model: Path, hub: Path, owner_and_name: str) -> Path:
@@ -223,6 +229,24 @@ async def test_chunks_are_recognised_the_same_each_time(
     first = await chunks_of(recogniser, minute)
     assert len(first) >= 3
     assert await chunks_of(recogniser, minute) == first
+
+
+def test_a_chunk_with_its_context_costs_one_window(
+    model: Path, minute: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = engines.load("faster-whisper", engines.resolve(settings_of(model)).options, _ask)
+    windows: list[int] = []
+    encode = engine._model.encode
+
+    def counted(features: Any) -> Any:
+        windows.append(features.shape[-1])
+        return encode(features)
+
+    monkeypatch.setattr(engine._model, "encode", counted)
+    second = clips.SAMPLE_RATE_HZ
+    chunk = Chunk(clips.samples_of(minute)[: 36 * second], 3 * second, 3 * second)
+    assert engine.recognise(chunk, "de", lambda _: None).segments
+    assert len(windows) == 1
 
 
 async def test_words_lie_in_order_within_their_chunk(recogniser: Recogniser, minute: bytes) -> None:
