@@ -2,8 +2,8 @@
 
 Interrupted recordings come first, then short ones where the settings say so, then all others. Among
 these, users take turns, so that one upload of one user waits behind one of another who sent fifty,
-not behind fifty. A user's turn counts from the arrival of the recording or from the user's last
-turn, whichever is later: it is never put off by who comes after.
+not behind fifty. In each round users come in the order of their last turn, or of the arrival of what
+has waited longest of theirs, whichever is later: nobody's turn is put off by who comes after.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from jobs.database import Connection, Pool
 
 # Rows of what waits: a session, its job, and its position, from 1. A job that is not due yet (a try
 # again after a failure) waits behind all that are. A recording that begins changes the place of no
-# other, so processes that fetch at the same moment keep the order without a lock; one that is
-# fetched and not yet claimed is a turn taken.
+# other, so processes that fetch at the same moment keep the order without a lock. Hence a user whose
+# recording is fetched and not yet claimed (`taken`) has had a turn, and one with recordings in a
+# class `before` this one will have had one by the time it is the turn of this class.
 WAITING = """
   SELECT turns.*, row_number() OVER (
-    ORDER BY NOT due, priority, turn, greatest(queued_at, last_turn_at), lock_key) AS position
+    ORDER BY NOT due, priority, turn, before, taken, since, lock_key) AS position
   FROM (
     SELECT unfinished.*,
            row_number() OVER (
-             PARTITION BY owner_id, key IS NULL
-             ORDER BY NOT due, priority, scheduled, lock_key)
-           + count(*) FILTER (WHERE key IS NULL) OVER (PARTITION BY owner_id) AS turn
+             PARTITION BY owner_id, key IS NULL, due, priority ORDER BY scheduled, lock_key)
+           AS turn,
+           rank() OVER (PARTITION BY owner_id, key IS NULL ORDER BY NOT due, priority) AS before,
+           bool_or(key IS NULL) OVER (PARTITION BY owner_id) AS taken,
+           greatest(min(queued_at) OVER (PARTITION BY owner_id), last_turn_at) AS since
     FROM (
       SELECT session.id, session.owner_id, session.attempt, session.duration_s,
              session.committed_s, session.queued_at, session.told_position,

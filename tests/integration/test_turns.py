@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from saq.job import Job
 
 from jobs.database import Pool
 from jobs.errors import EngineError
@@ -58,6 +59,10 @@ async def begin_next(queue: TurnQueue, lifecycle: Lifecycle) -> UUID:
     """As a worker does: fetch a job and claim its session."""
     job = await queue.dequeue(poll_interval=0.01)
     assert job is not None
+    return await claimed(lifecycle, job)
+
+
+async def claimed(lifecycle: Lifecycle, job: Job) -> UUID:
     assert job.kwargs is not None
     session_id = UUID(job.kwargs["session_id"])
     assert await lifecycle.claim(session_id, job.kwargs["attempt"], "worker", "engine")
@@ -122,16 +127,32 @@ class TestOrder:
         assert fetched is not None
         assert await told_order(pool) == [one, *many[1:]]
 
+    @pytest.mark.parametrize(
+        ("arrivals", "interrupted"),
+        [
+            ("AAAABCCCDD", 0),
+            ("ABBACBACCA", 0),
+            ("CBBAAACBDD", 2),
+            ("ABBACCBABC", 4),
+        ],
+    )
     async def test_a_beginning_changes_no_other_place(
-        self, queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
+        self, queue: TurnQueue, pool: Pool, lifecycle: Lifecycle, arrivals: str, interrupted: int
     ) -> None:
         """Or two processes that fetch at the same moment would disagree."""
-        for count in (4, 1, 3, 2):
-            await uploads(pool, lifecycle, count)
+        owners = {user: await make_user(pool) for user in sorted(set(arrivals))}
+        for user in arrivals:
+            await lifecycle.create(new_session(owners[user], 60.0))
+        begun = [await begin_next(queue, lifecycle) for _ in range(interrupted)]
+        for session_id in begun:
+            assert await lifecycle.release(session_id, 1, "worker")
         order = await told_order(pool)
         for index in range(len(order)):
             assert await told_order(pool) == order[index:]
-            assert await begin_next(queue, lifecycle) == order[index]
+            fetched = await queue.dequeue(poll_interval=0.01)
+            assert fetched is not None
+            assert await told_order(pool) == order[index + 1 :]
+            assert await claimed(lifecycle, fetched) == order[index]
 
     async def test_an_interrupted_one_goes_on_first(
         self, queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
