@@ -69,7 +69,9 @@ def load(options: Mapping[str, Any], ask: AskParent) -> FasterWhisper:
     try:
         return FasterWhisper(**options)
     except (ImportError, OSError, RuntimeError, ValueError, MemoryError) as error:
-        reason = str(error).partition("\n")[0] or "out of memory"
+        reason = str(error).partition("\n")[0].rstrip(".")
+        if isinstance(error, MemoryError) or "alloc" in reason:
+            reason = "it needs more memory than QUARTAPP_RECOGNISER_MEMORY_BYTES"
         raise EngineUnavailableError(f"faster-whisper cannot load its model: {reason}.") from error
 
 

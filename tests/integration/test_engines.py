@@ -177,6 +177,21 @@ async def test_a_model_that_cannot_be_loaded_makes_the_engine_unavailable(
 
 
 @pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("mkl_malloc: failed to allocate memory")]
+)
+def test_a_model_too_large_for_its_memory_is_said_to_be(
+    model: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def too_large(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("faster_whisper.WhisperModel", too_large)
+    options = engines.resolve(settings_of(model)).options
+    with pytest.raises(EngineUnavailableError, match="QUARTAPP_RECOGNISER_MEMORY_BYTES"):
+        engines.load("faster-whisper", options, _ask)
+
+
+@pytest.mark.parametrize(
     ("job_slots", "threads", "given"), [(1, 8, 0), (3, 2, 0), (32, 1, 0), (2, 5, 5)]
 )
 def test_cores_are_shared_by_the_slots(
