@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,9 @@ from tests.net import free_port
 from tests.product import Product
 
 TEMPLATE = "template_quartapp"
+
+# Which engine `auto` takes must not depend on the models that somebody has on this machine.
+os.environ["HF_HUB_CACHE"] = os.devnull
 
 
 @pytest.fixture(scope="session")
