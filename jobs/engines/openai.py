@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jobs.engines import AskParent, Chunk, OnProgress, ReadyEngine, Recognition, Samples
+from jobs.engines.languages import whisper_code
 from jobs.engines.openai_answer import recognition_of
 from jobs.engines.words import SAMPLE_RATE_HZ
-from jobs.errors import EngineUnavailableError
+from jobs.errors import EngineUnavailableError, LanguageUnsupportedError
 
 if TYPE_CHECKING:
     from jobs.settings import JobSettings
@@ -61,6 +62,7 @@ class OpenAI:
     def __init__(self, ask: AskParent) -> None:
         self._ask = ask
         self._timed = True
+        self._heard: set[str | None] = set()
 
     def listen(self, recording: Iterable[Samples]) -> None:
         """The service hears each chunk for itself."""
@@ -69,21 +71,34 @@ class OpenAI:
         samples = chunk.samples[chunk.before : chunk.before + chunk.core_samples]
         if len(samples) < _MIN_SAMPLES or not samples.any():
             return Recognition()
-        wav, code = _wav(samples), _primary(language)
-        body = self._asked(wav, code)
-        if not body and self._timed:
-            self._timed = False
-            body = self._asked(wav, code)
-        return recognition_of(body, len(samples) / SAMPLE_RATE_HZ)
+        body = self._answered(_wav(samples), language)
+        recognition = recognition_of(body, len(samples) / SAMPLE_RATE_HZ)
+        self._heard.add(recognition.language)
+        return recognition
 
-    def _asked(self, wav: bytes, language: str | None) -> bytes:
-        question = {"language": language, "timed": self._timed}
-        return self._ask("transcription", question, wav).body
+    def _answered(self, wav: bytes, language: str | None) -> bytes:
+        try:
+            return self._asked(wav, _code(language))
+        except LanguageUnsupportedError:
+            # Nobody asked for this one: it was heard, perhaps wrongly, in an earlier chunk.
+            if language not in self._heard:
+                raise
+        return self._asked(wav, None)
+
+    def _asked(self, wav: bytes, code: str | None) -> bytes:
+        question = {"language": code, "timed": self._timed}
+        body = self._ask("transcription", question, wav).body
+        if body or not self._timed:
+            return body
+        self._timed = False
+        return self._asked(wav, code)
 
 
-def _primary(language: str | None) -> str | None:
-    """`de` for `de-AT`: services take codes of ISO 639."""
-    return None if language is None else re.split("[-_]", language.lower())[0]
+def _code(language: str | None) -> str | None:
+    """`de` for `de-AT`, and Whisper's own code where it differs from that of ISO 639."""
+    if language is None:
+        return None
+    return whisper_code(language) or re.split("[-_]", language.lower())[0]
 
 
 def _wav(samples: Samples) -> bytes:
