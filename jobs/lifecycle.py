@@ -56,6 +56,7 @@ log = structlog.get_logger()
 DEADLOCK_TRIES = 3
 PROMPT_INTERRUPTIONS = 2
 MAX_INTERRUPTION_DELAY_S = 30.0
+MAX_RETRY_DELAY_S = 600.0  # however many tries the settings allow
 # Streams look into the table on this, find no session, and end.
 NOTIFY_DELETED = "SELECT pg_notify($1, json_build_object('session_id', $2::text)::text)"
 
@@ -167,7 +168,9 @@ class Lifecycle:
             if session is None or not _held(session, attempt, owner):
                 return False
             if session.failures + 1 < self.settings.max_attempts:
-                delay_s = self.settings.retry_delay_s * 2**session.failures
+                delay_s = min(
+                    MAX_RETRY_DELAY_S, self.settings.retry_delay_s * 2.0**session.failures
+                )
                 tries = f"try {session.failures + 2} of {self.settings.max_attempts}"
                 await self._requeue(
                     connection,

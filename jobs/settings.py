@@ -133,7 +133,9 @@ class JobSettings(BaseSettings):
         20, ge=1, description="Lost workers without new text before a session fails."
     )
     retry_delay_s: float = Field(
-        5 * SECONDS, ge=0, description="Wait before the second attempt; doubles each time."
+        5 * SECONDS,
+        ge=0,
+        description="Wait before the second attempt; doubles each time, up to 10 min.",
     )
     short_audio_s: float = Field(
         0.0,
