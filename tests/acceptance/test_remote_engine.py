@@ -118,6 +118,19 @@ def test_a_model_without_times_gives_a_piece_of_text_for_each_chunk(
     assert not any(segment["words"] for segment in segments)
 
 
+def test_a_service_that_is_away_for_long_costs_no_try(
+    site: Product, owner: httpx.Client, service: SpeechService
+) -> None:
+    service.next.append(refusing(503, Retry_After="3600"))
+    session_id = upload(owner, clips.wav_of(clips.tone(3))).json()["id"]
+    over = finished(owner, session_id)
+    assert (over["status"], over["attempt"]) == ("completed", 2)
+    events = events_of(site.dsn, session_id)
+    check_completed(events)
+    again = "The speech service is out of order (503). Trying again"
+    assert [event.message for event in events if event.status == "queued"][1:] == [again]
+
+
 def test_the_key_is_nowhere_but_in_the_requests(
     site: Product, owner: httpx.Client, service: SpeechService
 ) -> None:
