@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,8 +18,6 @@ log = structlog.get_logger()
 
 WATCH_INTERVAL_S = 1.0
 
-KeepAlive = Callable[[], Awaitable[None]]
-
 
 @dataclass
 class Lease:
@@ -30,9 +28,7 @@ class Lease:
 
 
 @asynccontextmanager
-async def held_lease(
-    shop: Workshop, session: Session, keep_alive: KeepAlive | None
-) -> AsyncIterator[Lease]:
+async def held_lease(shop: Workshop, session: Session) -> AsyncIterator[Lease]:
     """Keep the lease while the block runs; end the block when it is lost.
 
     Raises Fenced when another has the session, or what went wrong with the holding itself.
@@ -45,7 +41,7 @@ async def held_lease(
     async def hold() -> None:
         nonlocal end
         try:
-            await _until_lost(shop, session, keep_alive)
+            await _until_lost(shop, session)
             end = None if lease.closing else Fenced()
         except Exception as error:
             end = error
@@ -64,7 +60,7 @@ async def held_lease(
         await asyncio.wait([holder])
 
 
-async def _until_lost(shop: Workshop, session: Session, keep_alive: KeepAlive | None) -> None:
+async def _until_lost(shop: Workshop, session: Session) -> None:
     """Look at the session each second and extend the lease in time; returns once it is lost.
 
     An unreachable database is no loss in itself: after it returns, the row tells.
@@ -82,7 +78,5 @@ async def _until_lost(shop: Workshop, session: Session, keep_alive: KeepAlive | 
                 shop.pool, session.id, session.attempt, shop.owner, shop.settings.lease_s
             )
             extended_at = time.monotonic()
-            if keep_alive is not None:
-                await keep_alive()
         except CONNECT_ERRORS as error:
             log.warning("lease_unreachable", session_id=str(session.id), error=str(error))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from uuid import UUID
 
@@ -49,7 +49,7 @@ from jobs.sessions import (
     update_told_position,
 )
 from jobs.settings import JobSettings
-from jobs.turns import upsert_last_turn
+from jobs.turns import Turn, upsert_last_turn
 
 log = structlog.get_logger()
 
@@ -227,22 +227,20 @@ class Lifecycle:
             return True
 
     async def tell_position(
-        self,
-        session_id: UUID,
-        attempt: int,
-        position: int,
-        sentence: str,
-        completion: datetime | None,
+        self, turn: Turn, position: int, sentence: str, completion: datetime | None
     ) -> bool:
-        """Say a new place in the queue. False when it waits no longer, or was told already."""
+        """Say a new place in the queue. False when it waits no longer, or was told one meanwhile:
+        by a process that may have looked later."""
         async with self.pool.acquire() as connection, connection.transaction():
-            session = await update_told_position(connection, session_id, attempt, position)
+            session = await update_told_position(
+                connection, turn.session_id, turn.attempt, position, turn.told_position
+            )
             if session is None:
                 return False
             update = _standing(session, Status.QUEUED, Stage.QUEUED, sentence)
             await self.publisher.publish(
-                session_id,
-                attempt,
+                session.id,
+                session.attempt,
                 replace(update, estimated_completion=completion),
                 connection=connection,
             )
@@ -394,11 +392,11 @@ def interruption_delay_s(interruptions: int, retry_delay_s: float) -> float:
 
 
 def predicted_completion(session: Session, pace: Pace | None) -> datetime | None:
-    """When a session that is begun now will be done; None without ground."""
-    if pace is None or session.duration_s is None:
+    """When a session that was just claimed will be done; None without ground."""
+    if pace is None or session.duration_s is None or session.worker_seen_at is None:
         return None
     work_s = pace.work_s(max(0.0, session.duration_s - session.committed_s))
-    return datetime.now(UTC) + timedelta(seconds=work_s)
+    return session.worker_seen_at + timedelta(seconds=work_s)
 
 
 def _held(session: Session, attempt: int, owner: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import ClassVar
 from uuid import UUID
 
@@ -26,7 +25,6 @@ PRIORITY_RESUMED = 0
 PRIORITY_SHORT = 5
 PRIORITY_NORMAL = 10
 
-HEARTBEAT_S = 60
 # From fetching a job to claiming its session; after that it is taken for lost.
 BEGIN_WITHIN_S = 10
 FINISHED_JOB_TTL_S = 3600
@@ -56,31 +54,33 @@ async def insert_job(
     """Enqueue one attempt inside the caller's transaction. False if it is there already.
 
     SAQ's own enqueue uses another connection, and so cannot be one transaction with the session's
-    row; this writes what it would write (a test compares the two, for the pinned version).
+    row; this writes what it would write (a test compares the two, for the pinned version). All but
+    the times: they are the database's, by which it is decided what is due.
     """
-    now_ms = int(time.time() * 1000)
     job = Job(
         function=FUNCTION_NAME,
         kwargs={"session_id": str(session_id), "attempt": attempt},
         key=job_key(session_id, attempt),
         timeout=timeout_s,
-        heartbeat=HEARTBEAT_S,
-        retries=2,  # a sweep of a job that died between dequeue and claim runs it again
+        retries=2,  # of one whose session could not be claimed, since the database was away
         ttl=FINISHED_JOB_TTL_S,
-        scheduled=int(time.time() + delay_s),
-        queued=now_ms,
         status=Status.QUEUED,
         priority=priority,
     )
     blob = json.dumps(job.to_dict() | {"queue": QUEUE_NAME})
     inserted = await db.fetchval(
         "INSERT INTO saq_jobs (key, job, queue, status, priority, scheduled) "
-        "VALUES ($1, $2, $3, 'queued', $4, $5) ON CONFLICT (key) DO NOTHING RETURNING true",
+        "SELECT $1, convert_to(($2::jsonb || jsonb_build_object("
+        "    'queued', floor(now_s * 1000)::bigint, 'scheduled', due_s))::text, 'UTF8'), "
+        "  $3, 'queued', $4, due_s "
+        "FROM (SELECT extract(epoch FROM clock_timestamp()) AS now_s) AS clock "
+        "CROSS JOIN LATERAL (SELECT floor(now_s + $5::float)::bigint AS due_s) AS due "
+        "ON CONFLICT (key) DO NOTHING RETURNING true",
         job.key,
-        blob.encode(),
+        blob,
         QUEUE_NAME,
         priority,
-        job.scheduled,
+        delay_s,
     )
     await db.execute("SELECT pg_notify($1, 'saq:enqueue')", f"saq:{QUEUE_NAME}")
     return bool(inserted)
@@ -96,10 +96,11 @@ async def delete_queued_jobs(db: Connection, session_id: UUID) -> None:
 
 
 # In the queue, or fetched a moment ago and on its way to begin its session. One that stays fetched
-# was taken by a process that died with it.
+# was taken by a process that died with it. SAQ notes the time once more when it begins, by a clock
+# that may be ahead.
 AT_HAND = f"""(job.status = 'queued' OR job.status = 'active'
-  AND (convert_from(job.job, 'UTF8')::jsonb ->> 'started')::bigint
-    > extract(epoch FROM clock_timestamp() - interval '{BEGIN_WITHIN_S} s') * 1000)"""
+  AND abs((convert_from(job.job, 'UTF8')::jsonb ->> 'started')::bigint
+    - extract(epoch FROM clock_timestamp()) * 1000) < {BEGIN_WITHIN_S * 1000})"""
 
 
 async def select_job_waiting(db: Connection, session_id: UUID, attempt: int) -> bool:
@@ -126,11 +127,13 @@ async def select_sessions_without_job(db: Connection | Pool, *, older_than_s: fl
 
 async def delete_stale_jobs(db: Connection | Pool) -> int:
     """Take out of the queue what no session waits for: SAQ puts a job back when its worker stops,
-    beside the new one that the session has by then. Returns how many."""
+    beside the new one that the session has by then, and keeps that of a worker that was lost.
+    Returns how many."""
     done: str = await db.execute(
-        "DELETE FROM saq_jobs AS job WHERE queue = $1 AND status = 'queued' "
+        "DELETE FROM saq_jobs AS job WHERE queue = $1 AND status IN ('queued', 'active') "
         "AND key LIKE $2 || ':%' AND NOT EXISTS (SELECT FROM sessions AS session "
-        "  WHERE session.status = 'queued' "
+        "  WHERE session.status IN ('queued', 'processing') "
+        "  AND (session.status = 'queued' OR job.status = 'active') "
         "  AND job.key = $2 || ':' || session.id || ':' || session.attempt)",
         QUEUE_NAME,
         FUNCTION_NAME,
@@ -220,6 +223,12 @@ class PolledQueue(PostgresQueue):
             cursor = await connection.execute(self.begin_next, {"queue": self.name})
             row = await cursor.fetchone()
         return None if row is None else self.deserialize(row[0], Status.ACTIVE)
+
+    async def sweep(self, lock: int = 60, abort: float = 5.0) -> list[str]:
+        """What finished long ago, and what takes too long. Not under SAQ's lock, which lasts as
+        long as a connection: a process that stands still would keep all others from it."""
+        self._has_sweep_lock = True
+        return await super().sweep(lock, abort)
 
     async def schedule(self, lock: int = 1) -> list[str]:
         """Nothing: it would be a second way to fetch jobs."""

@@ -25,7 +25,8 @@ LOST_JOB_AGE_S = 10.0
 
 
 async def run_recovery(pool: Pool, settings: JobSettings, lifecycle: Lifecycle) -> None:
-    """Look again and again, until cancelled. A database that is away is waited for."""
+    """Look again and again, until cancelled. A database that is away is waited for, and no fault
+    ends it: it would not be missed before everything stands still."""
     while True:
         try:
             await recover_lost(pool, settings, lifecycle)
@@ -33,6 +34,8 @@ async def run_recovery(pool: Pool, settings: JobSettings, lifecycle: Lifecycle) 
             await tell_waiting(pool, lifecycle, alive_s=settings.lease_s)
         except (*CONNECT_ERRORS, JobError) as error:
             log.warning("recovery_postponed", error=str(error))
+        except Exception:
+            log.exception("recovery_broke")
         await asyncio.sleep(settings.recovery_interval_s * random.uniform(0.8, 1.2))  # noqa: S311
 
 

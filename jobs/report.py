@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -35,7 +35,8 @@ log = structlog.get_logger()
 @dataclass
 class Report:
     """Turns what the recogniser does into status events: every milestone, otherwise no more than
-    one in `status_interval_s`. `pace` is that of past runs, if there is ground for one."""
+    one in `status_interval_s`. To be made right after the claim. `pace` is that of past runs, if
+    there is ground for one."""
 
     shop: Workshop
     session: Session
@@ -48,10 +49,12 @@ class Report:
     opened: bool = False
     measuring: bool = False
     published_at: float = 0.0
-    moved_at: float = field(default_factory=time.monotonic)
+    made_at: float = field(default_factory=time.monotonic)
+    moved_at: float = field(init=False)
     meter: SpeedMeter = field(init=False)
 
     def __post_init__(self) -> None:
+        self.moved_at = self.made_at
         self.total_s = self.session.duration_s
         self.reached_s = self.session.committed_s
         self.announced = self.session.progress
@@ -113,7 +116,7 @@ class Report:
         saving = self._update(LAST_RUNNING_PERCENT, "Saving the transcript", Stage.FINALIZING)
         await self._write(saving)
         started = self.session.started_at
-        wall_s = (datetime.now(UTC) - started).total_seconds() if started else 0.0
+        wall_s = (self._now() - started).total_seconds() if started else 0.0
         done = StatusUpdate(
             Status.COMPLETED,
             Stage.DONE,
@@ -131,10 +134,15 @@ class Report:
             await self._publish(milestone)
 
     async def _publish(self, progress: int, chunk: ChunkDone | None = None) -> None:
-        completion = self.meter.completion(datetime.now(UTC), self.total_s)
+        completion = self.meter.completion(self._now(), self.total_s)
         await self._write(self._update(progress, self._sentence(), completion=completion), chunk)
         self.announced = max(self.announced, progress)
         self.published_at = time.monotonic()
+
+    def _now(self) -> datetime:
+        """By the database's clock, as all other times of the session are."""
+        claimed_at = self.session.worker_seen_at or datetime.now(UTC)
+        return claimed_at + timedelta(seconds=time.monotonic() - self.made_at)
 
     def _sentence(self) -> str:
         if not self.opened:

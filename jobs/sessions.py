@@ -305,18 +305,19 @@ async def update_requeued(
 
 
 async def update_told_position(
-    db: Connection, session_id: UUID, attempt: int, position: int
+    db: Connection, session_id: UUID, attempt: int, position: int, told: int | None
 ) -> Session | None:
-    """Note what a waiting session is told of its place. None when it waits no longer, or was told
-    so by another."""
+    """Note what a waiting session is told of its place, last told `told`. None when it waits no
+    longer, or was told another meanwhile."""
     return _session(
         await db.fetchrow(
             "UPDATE sessions SET told_position = $3 "  # noqa: S608
             "WHERE id = $1 AND attempt = $2 AND status = 'queued' "
-            f"AND told_position IS DISTINCT FROM $3 RETURNING {COLUMNS}",
+            f"AND told_position IS NOT DISTINCT FROM $4 RETURNING {COLUMNS}",
             session_id,
             attempt,
             position,
+            told,
         )
     )
 

@@ -19,7 +19,7 @@ from jobs.attempt import Fenced, Workshop
 from jobs.database import AWAY_ERRORS, CONNECT_ERRORS
 from jobs.errors import AudioMissingError, JobError, JobTimedOut
 from jobs.forecast import Pace, Run
-from jobs.lease import KeepAlive, Lease, held_lease
+from jobs.lease import Lease, held_lease
 from jobs.lifecycle import predicted_completion
 from jobs.report import Report, telling_when_quiet
 from jobs.runs import insert_run, select_pace
@@ -30,17 +30,11 @@ log = structlog.get_logger()
 LOOK_AGAIN_S = 0.5
 
 
-async def transcribe(
-    shop: Workshop,
-    session_id: UUID,
-    attempt: int,
-    *,
-    keep_alive: KeepAlive | None = None,
-) -> None:
+async def transcribe(shop: Workshop, session_id: UUID, attempt: int) -> None:
     """Run one attempt to its end. Returns quietly when the attempt is stale or fenced out.
 
-    `keep_alive` is called about as often as the lease is extended. When cancelled (the process
-    stops), the session goes back to the queue and the cancellation is passed on.
+    When cancelled (the process stops), the session goes back to the queue and the cancellation is
+    passed on.
     """
     engine = shop.recognisers.engine
     started = time.monotonic()
@@ -53,7 +47,7 @@ async def transcribe(
     context = {"session_id": str(session_id), "attempt": attempt}
     log.info("attempt_started", **context, resume_s=session.committed_s, engine=engine)
     try:
-        async with held_lease(shop, session, keep_alive) as lease:
+        async with held_lease(shop, session) as lease:
             report = await _recognise(shop, session, lease, pace)
         log.info("attempt_completed", **context)
         await _record(shop, report, started, predicted)
@@ -63,22 +57,22 @@ async def transcribe(
         if shop.stopping.is_set():
             released = await asyncio.shield(_release(shop, session))
             log.info("attempt_released", **context, released=released)
-        else:  # the queue's own time limit
-            log.warning("attempt_timed_out", **context, timeout_s=shop.settings.job_timeout_s)
-            late = JobTimedOut("The transcription took longer than it may.")
-            await asyncio.shield(_give_up(shop, session, late))
+        else:  # by the queue: at its time limit, or because it has broken
+            late = _late(time.monotonic() - started, shop.settings.job_timeout_s)
+            log.warning("attempt_cancelled", **context, timed_out=late is not None)
+            await asyncio.shield(_hand_on(shop, session, late))
         raise
     except JobError as error:
         log.warning(
             "attempt_failed", **context, code=error.code, error=str(error), exc_info=error.retryable
         )
-        await _give_up(shop, session, error)
+        await _hand_on(shop, session, error)
     except AWAY_ERRORS as error:
         log.warning("attempt_lost_database", **context, error=str(error))
-        await _interrupt_when_back(shop, session)
+        await _hand_on(shop, session, None)
     except Exception as error:
         log.exception("attempt_broke", **context)
-        await _give_up(shop, session, _unexpected(error))
+        await _hand_on(shop, session, _unexpected(error))
 
 
 async def _release(shop: Workshop, session: Session) -> bool:
@@ -89,21 +83,22 @@ async def _release(shop: Workshop, session: Session) -> bool:
         return False  # the lease will run out instead
 
 
-async def _interrupt_when_back(shop: Workshop, session: Session) -> None:
-    """Hand the session on as soon as the database answers again, at the latest when the lease has
-    run out: from then on it is others that do it."""
+async def _hand_on(shop: Workshop, session: Session, error: JobError | None) -> None:
+    """End the attempt, for no fault of the recording without `error`: as soon as the database
+    answers, at the latest when the lease has run out. From then on it is others that do it."""
     give_up_at = time.monotonic() + shop.settings.lease_s
     while time.monotonic() < give_up_at:
         try:
-            await shop.lifecycle.interrupt(session.id, session.attempt, shop.owner)
-        except CONNECT_ERRORS:
+            await _give_up(shop, session, error)
+        except CONNECT_ERRORS as away:
+            log.warning("attempt_not_handed_on", session_id=str(session.id), error=str(away))
             await asyncio.sleep(LOOK_AGAIN_S)
         else:
             return
 
 
-async def _give_up(shop: Workshop, session: Session, error: JobError) -> None:
-    if error.passing:
+async def _give_up(shop: Workshop, session: Session, error: JobError | None) -> None:
+    if error is None or error.passing:
         await shop.lifecycle.interrupt(session.id, session.attempt, shop.owner, error)
     elif error.retryable:
         await shop.lifecycle.retry_after_failure(session.id, session.attempt, shop.owner, error)
@@ -118,6 +113,14 @@ class UnexpectedError(JobError):
     retryable = True
 
 
+def _late(took_s: float, timeout_s: float) -> JobTimedOut | None:
+    """The error of an attempt that was cancelled at the queue's time limit, of which the last
+    second is for the queue's own work."""
+    if took_s < timeout_s - 1:
+        return None
+    return JobTimedOut("The transcription took longer than it may.")
+
+
 def _unexpected(cause: Exception) -> UnexpectedError:
     error = UnexpectedError("Something unexpected went wrong on the server.")
     error.__cause__ = cause
@@ -127,18 +130,19 @@ def _unexpected(cause: Exception) -> UnexpectedError:
 async def _recognise(shop: Workshop, session: Session, lease: Lease, pace: Pace | None) -> Report:
     if session.audio_key is None:
         raise AudioMissingError("The recording is no longer stored.")
-    source = await shop.store.open(session.audio_key)
     report = Report(shop, session, lease, pace)
-    async with shop.recognisers.borrow() as recogniser:
-        events = recogniser.transcribe(
-            source,
-            start_s=session.committed_s,
-            first_idx=session.segment_count,
-            language=session.language or session.detected_language,
-        )
-        async with aclosing(events), telling_when_quiet(report):
-            async for event in events:
-                await report.tell(event)
+    async with telling_when_quiet(report):
+        source = await shop.store.open(session.audio_key)
+        async with shop.recognisers.borrow() as recogniser:
+            events = recogniser.transcribe(
+                source,
+                start_s=session.committed_s,
+                first_idx=session.segment_count,
+                language=session.language or session.detected_language,
+            )
+            async with aclosing(events):
+                async for event in events:
+                    await report.tell(event)
     return report
 
 

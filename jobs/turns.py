@@ -2,7 +2,7 @@
 
 Interrupted recordings come first, then short ones where the settings say so, then all others. Among
 these, users take turns, so that one upload of one user waits behind one of another who sent fifty,
-not behind fifty. In each round users come in the order of their last turn, or of the arrival of what
+not behind fifty. In each round users come in the order of their last turn or of the arrival of what
 has waited longest of theirs, whichever is later: nobody's turn is put off by who comes after.
 """
 
@@ -16,9 +16,9 @@ from jobs.database import Connection, Pool
 
 # Rows of what waits: a session, its job, and its position, from 1. A job that is not due yet (a try
 # again after a failure) waits behind all that are. A recording that begins changes the place of no
-# other, so processes that fetch at the same moment keep the order without a lock. Hence a user whose
-# recording is fetched and not yet claimed (`taken`) has had a turn, and one with recordings in a
-# class `before` this one will have had one by the time it is the turn of this class.
+# other, so processes that fetch at the same moment keep the order without a lock. Hence a user with
+# a recording that is fetched and not yet claimed (`taken`) has had a turn, and one with recordings
+# in a class `before` this one will have had one by the time it is the turn of this class.
 WAITING = """
   SELECT turns.*, row_number() OVER (
     ORDER BY NOT due, priority, turn, before, taken, since, lock_key) AS position

@@ -103,9 +103,7 @@ async def tell_waiting(pool: Pool, lifecycle: Lifecycle, *, alive_s: float) -> i
         ):
             continue
         sentence = waiting_message(position)
-        told += await lifecycle.tell_position(
-            turn.session_id, turn.attempt, position, sentence, each.expected.completion
-        )
+        told += await lifecycle.tell_position(turn, position, sentence, each.expected.completion)
     return told
 
 

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import suppress
 from uuid import UUID
 
-import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool
 from saq.job import CronJob
@@ -17,7 +16,6 @@ from jobs.attempt import Workshop
 from jobs.queue import (
     FINISHED_JOB_TTL_S,
     FUNCTION_NAME,
-    HEARTBEAT_S,
     UPKEEP,
     TurnQueue,
     UpkeepQueue,
@@ -78,16 +76,7 @@ async def _run_once(shop: Workshop, dsn: str, stop: asyncio.Event) -> None:
 
 def _transcriber(shop: Workshop, pool: AsyncConnectionPool) -> EmbeddedWorker:
     async def run(context: Context, *, session_id: str, attempt: int) -> None:
-        job = context["job"]
-
-        async def keep_alive() -> None:
-            # A missed beat must not end the job: the lease, not SAQ, decides who works on it.
-            try:
-                await job.update()
-            except psycopg.Error as error:
-                log.warning("queue_heartbeat_missed", key=job.key, error=str(error))
-
-        await transcribe(shop, UUID(session_id), attempt, keep_alive=keep_alive)
+        await transcribe(shop, UUID(session_id), attempt)
         if not shop.settings.audio_retention:
             await _upkeep(shop).delete_audio()
 
@@ -95,7 +84,7 @@ def _transcriber(shop: Workshop, pool: AsyncConnectionPool) -> EmbeddedWorker:
         TurnQueue(pool),
         [(FUNCTION_NAME, run)],
         concurrency=shop.settings.job_slots,
-        timers={"schedule": 60, "worker_info": 10, "sweep": HEARTBEAT_S // 4, "abort": 1},
+        timers={"schedule": 60, "worker_info": 10, "sweep": 60, "abort": 1},
         cancellation_hard_deadline_s=CANCEL_DEADLINE_S,
         poll_interval=POLL_INTERVAL_S,
     )

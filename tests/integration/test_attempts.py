@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,12 +19,19 @@ from jobs.attempt import Fenced, Workshop
 from jobs.audio_source import AudioSource
 from jobs.database import Pool
 from jobs.embedded import EmbeddedPostgres
-from jobs.errors import StorageError
-from jobs.lease import held_lease
-from jobs.lifecycle import interruption_delay_s
+from jobs.errors import EngineError, JobError, StorageError
+from jobs.forecast import Pace
+from jobs.lease import Lease, held_lease
+from jobs.lifecycle import Lifecycle, interruption_delay_s, predicted_completion
+from jobs.model import Status
+from jobs.recogniser import AudioEnded, AudioOpened
+from jobs.recogniser_wire import AudioInfo
+from jobs.recognisers import RecogniserPool
+from jobs.report import Report
 from jobs.sessions import Session, select_session
 from jobs.statuses import select_statuses_after
 from jobs.storage import AudioStore
+from jobs.transcribe import transcribe
 from jobs.workers import Worker, select_live_workers, upsert_worker
 from quartapp.runtime import Base, running_base, running_worker
 from quartapp.settings import WebSettings
@@ -90,6 +98,39 @@ class TestWhatIsSaid:
         assert estimates[3] is not None
         assert [run["predicted_completion"] is None for run in runs] == [True, True, True, False]
 
+    async def test_an_audio_store_that_gives_no_answer_is_said_to(
+        self, settings: WebSettings
+    ) -> None:
+        attentive = settings.model_copy(update={"quiet_s": 1.0})
+        async with running_base(attentive) as base:
+            session_id = (await base.lifecycle.create(new_session(await make_user(base.pool)))).id
+            shop = shop_of(replace(base, store=Hanging()), attentive)
+            attempt = asyncio.create_task(transcribe(shop, session_id, 1))
+            try:
+                await told(base.pool, session_id, "Opening the recording (no progress for 0:0")
+            finally:
+                attempt.cancel()
+                await asyncio.wait([attempt])
+
+    async def test_estimates_go_by_the_clock_of_the_database(self, settings: WebSettings) -> None:
+        """As all other times of an event do."""
+        async with running_base(settings) as base:
+            new = new_session(await make_user(base.pool), 100.0)
+            await base.lifecycle.create(new)
+            session = await base.lifecycle.claim(new.id, 1, "owner", "engine")
+            assert session is not None
+            then = datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
+            behind = replace(session, worker_seen_at=then, started_at=then - timedelta(minutes=3))
+            pace = Pace(setup_s=10.0, per_audio_s=0.5)
+            assert predicted_completion(behind, pace) == then + timedelta(seconds=60)
+            report = Report(shop_of(base, settings), behind, Lease(), pace)
+            await report.tell(AudioOpened(AudioInfo(100.0, "wav", "pcm", 16000, 1)))
+            opened = (await events_of(base.pool, new.id))[-1]
+            await report.tell(AudioEnded(100.0, None))
+            done = (await events_of(base.pool, new.id))[-1]
+        assert opened["estimated_completion"].startswith("2026-01-15T10:3")
+        assert "in 3:0" in done["message"]
+
 
 async def moving(pool: Pool, session_id: UUID) -> None:
     """Until some of the recording is recognised."""
@@ -144,6 +185,69 @@ class AwayAtFirst:
             self.times -= 1
             raise StorageError("The audio store does not answer.")
         return await self._store.open(key)
+
+
+class Failing:
+    """An audio store that only fails."""
+
+    def __init__(self, error: JobError) -> None:
+        self.error = error
+
+    def __getattr__(self, _: str) -> Any:
+        raise NotImplementedError
+
+    async def open(self, _: str) -> AudioSource:
+        raise self.error
+
+
+class Hanging:
+    """An audio store that gives no answer."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    def __getattr__(self, _: str) -> Any:
+        raise NotImplementedError
+
+    async def open(self, _: str) -> AudioSource:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@dataclass(frozen=True)
+class CutOffAtFirst(Lifecycle):
+    """Of a process that does not reach its database when an attempt ends."""
+
+    tries: list[None] = field(default_factory=list)
+
+    async def interrupt(self, *arguments: Any, **more: Any) -> bool:
+        self._reached()
+        return await super().interrupt(*arguments, **more)
+
+    async def retry_after_failure(self, *arguments: Any, **more: Any) -> bool:
+        self._reached()
+        return await super().retry_after_failure(*arguments, **more)
+
+    def _reached(self) -> None:
+        self.tries.append(None)
+        if len(self.tries) < 3:
+            raise ConnectionResetError
+
+
+def shop_of(base: Base, settings: WebSettings) -> Workshop:
+    """Of a worker that has no recogniser."""
+    return Workshop(
+        pool=base.pool,
+        settings=settings,
+        publisher=base.publisher,
+        lifecycle=base.lifecycle,
+        store=base.store,
+        recognisers=RecogniserPool(settings, engine=None, size=1, idle_s=0),
+        owner="owner",
+        host="here",
+        stopping=asyncio.Event(),
+    )
 
 
 class TestSurroundings:
@@ -201,6 +305,38 @@ class TestSurroundings:
         assert events[-1]["attempt"] == 2
         assert "Continuing after a restart" in [event["message"] for event in events]
 
+    @pytest.mark.parametrize("error", [StorageError("Away."), EngineError("It failed.")])
+    async def test_the_end_of_an_attempt_is_written_as_soon_as_the_database_answers(
+        self, settings: WebSettings, error: JobError
+    ) -> None:
+        """Not when the lease has run out, and a failure is still one."""
+        async with running_base(settings) as base:
+            away = CutOffAtFirst(base.pool, base.publisher, settings)
+            session_id = (await base.lifecycle.create(new_session(await make_user(base.pool)))).id
+            shop = shop_of(replace(base, lifecycle=away, store=Failing(error)), settings)
+            await transcribe(shop, session_id, 1)
+            session = await select_session(base.pool, session_id)
+        assert session is not None
+        counted = (session.status, session.failures, session.interruptions)
+        assert counted == (Status.QUEUED, int(not error.passing), int(error.passing))
+
+    async def test_an_attempt_that_the_queue_breaks_off_is_no_failure(
+        self, settings: WebSettings
+    ) -> None:
+        async with running_base(settings) as base:
+            session_id = (await base.lifecycle.create(new_session(await make_user(base.pool)))).id
+            store = Hanging()
+            attempt = asyncio.create_task(
+                transcribe(shop_of(replace(base, store=store), settings), session_id, 1)
+            )
+            await store.asked.wait()
+            attempt.cancel()
+            await asyncio.wait([attempt])
+            session = await select_session(base.pool, session_id)
+        assert session is not None
+        counted = (session.status, session.failures, session.interruptions)
+        assert counted == (Status.QUEUED, 0, 1)
+
     def test_what_takes_its_worker_down_each_time_waits_longer_and_longer(self) -> None:
         delays = [interruption_delay_s(count, 5.0) for count in range(7)]
         assert delays == [0.0, 0.0, 5.0, 10.0, 20.0, 30.0, 30.0]
@@ -248,25 +384,12 @@ class TestLease:
         assert session is not None
         return session
 
-    def shop(self, base: Base, settings: WebSettings) -> Workshop:
-        return Workshop(
-            pool=base.pool,
-            settings=settings,
-            publisher=base.publisher,
-            lifecycle=base.lifecycle,
-            store=base.store,
-            recognisers=None,  # type: ignore[arg-type]
-            owner="owner",
-            host="here",
-            stopping=asyncio.Event(),
-        )
-
     async def test_the_work_ends_when_the_lease_is_another_s(self, settings: WebSettings) -> None:
         brief = settings.model_copy(update={"lease_s": 1.0})
         async with running_base(brief) as base:
             session = await self.claimed(base)
             with pytest.raises(Fenced):
-                async with held_lease(self.shop(base, brief), session, None):
+                async with held_lease(shop_of(base, brief), session):
                     await base.pool.execute("UPDATE sessions SET lease_owner = 'another'")
                     await asyncio.sleep(60)
 
@@ -274,15 +397,11 @@ class TestLease:
         self, settings: WebSettings
     ) -> None:
         """Or the attempt would go on without a lease, and be found out at its next write."""
-        brief = settings.model_copy(update={"lease_s": 1.0})
-
-        async def keep_alive() -> None:
-            raise RuntimeError("a fault nobody foresaw")
-
-        async with running_base(brief) as base:
+        async with running_base(settings) as base:
             session = await self.claimed(base)
-            with pytest.raises(RuntimeError, match="nobody foresaw"):
-                async with held_lease(self.shop(base, brief), session, keep_alive):
+            broken = replace(shop_of(base, settings), pool=None)  # type: ignore[arg-type]
+            with pytest.raises(AttributeError):
+                async with held_lease(broken, session):
                     await asyncio.sleep(60)
 
     async def test_the_end_of_a_session_that_ends_itself_is_no_loss(
@@ -291,7 +410,7 @@ class TestLease:
         brief = settings.model_copy(update={"lease_s": 1.0})
         async with running_base(brief) as base:
             session = await self.claimed(base)
-            async with held_lease(self.shop(base, brief), session, None) as lease:
+            async with held_lease(shop_of(base, brief), session) as lease:
                 lease.closing = True
                 await base.lifecycle.cancel(session.id)
                 await asyncio.sleep(1.0)  # several looks at the session

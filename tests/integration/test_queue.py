@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import pytest
@@ -24,7 +25,7 @@ from jobs.queue import (
     queue_pool,
     select_sessions_without_job,
 )
-from jobs.recovery import recover_lost
+from jobs.recovery import recover_lost, run_recovery
 from jobs.statuses import select_latest_status
 from jobs.turns import select_turns
 from quartapp.settings import WebSettings
@@ -45,6 +46,28 @@ def lifecycle(pool: Pool, settings: WebSettings) -> Lifecycle:
     return Lifecycle(pool, StatusPublisher(pool), settings)
 
 
+@dataclass(frozen=True)
+class FaultyAtFirst(Lifecycle):
+    """One that fails in a way nobody foresaw, once."""
+
+    asked: list[UUID] = field(default_factory=list)
+
+    async def recover(self, session_id: UUID) -> bool:
+        self.asked.append(session_id)
+        if len(self.asked) == 1:
+            raise KeyError(session_id)
+        return await super().recover(session_id)
+
+
+async def note_started(pool: Pool, at: float) -> None:
+    """Have the jobs say that they were fetched then."""
+    await pool.execute(
+        "UPDATE saq_jobs SET job = convert_to((convert_from(job, 'UTF8')::jsonb "
+        "|| jsonb_build_object('started', $1::bigint))::text, 'UTF8')",
+        int(at * 1000),
+    )
+
+
 async def enqueue(pool: Pool, session_id: UUID, attempt: int = 1, **more: float) -> bool:
     async with pool.acquire() as connection:
         return await insert_job(connection, session_id, attempt, timeout_s=3600, **more)  # type: ignore[arg-type]
@@ -59,7 +82,6 @@ async def test_our_row_is_the_row_saq_would_write(queue: TurnQueue, pool: Pool) 
             kwargs={"session_id": str(theirs), "attempt": 1},
             key=job_key(theirs, 1),
             timeout=3600,
-            heartbeat=60,
             retries=2,
             ttl=3600,
             priority=10,
@@ -151,6 +173,69 @@ async def test_what_no_session_waits_for_is_not_begun_and_is_taken_away(
     assert new.key == job_key(session.id, 2)
 
 
+async def test_a_job_is_due_by_the_clock_of_the_database(
+    pool: Pool, lifecycle: Lifecycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would wait for as long as the clock of the host that took the upload is ahead."""
+    owner_id = await make_user(pool)
+    ahead = time.time() + 3600
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: ahead)
+        session = await lifecycle.create(new_session(owner_id))
+        delayed = uuid4()
+        await enqueue(pool, delayed, delay_s=60.0)
+    (turn,) = await select_turns(pool, None)
+    assert (turn.session_id, turn.due) == (session.id, True)
+    wait_s = await pool.fetchval(
+        "SELECT scheduled - extract(epoch FROM now())::float FROM saq_jobs WHERE key = $1",
+        job_key(delayed, 1),
+    )
+    assert 30 < wait_s <= 61
+
+
+async def test_a_job_of_a_long_attempt_is_not_taken_for_one_that_is_lost(
+    queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
+) -> None:
+    """However long the lease, and whatever the clocks: the lease alone decides."""
+    session = await lifecycle.create(new_session(await make_user(pool)))
+    job = await queue.dequeue(poll_interval=0.01)
+    assert job is not None
+    job.touched = job.started = int((time.time() - 3000) * 1000)
+    await queue._update(job, Status.ACTIVE)
+    await lifecycle.claim(session.id, 1, "owner", "engine")
+    assert await queue.sweep() == []
+    assert await delete_stale_jobs(pool) == 0
+    assert await pool.fetchval("SELECT status FROM saq_jobs") == "active"
+
+
+async def test_the_job_of_a_worker_that_was_lost_is_taken_away(
+    queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
+) -> None:
+    session = await lifecycle.create(new_session(await make_user(pool)))
+    assert await queue.dequeue(poll_interval=0.01) is not None
+    assert await delete_stale_jobs(pool) == 0, "it may be about to begin"
+    await lifecycle.claim(session.id, 1, "owner", "engine")
+    await pool.execute("UPDATE sessions SET lease_until = now() - interval '1 hour'")
+    assert await lifecycle.recover(session.id)
+    assert await delete_stale_jobs(pool) == 1
+    assert await pool.fetchval("SELECT key FROM saq_jobs") == job_key(session.id, 2)
+
+
+async def test_old_jobs_are_swept_while_another_process_stands_still(
+    queue: TurnQueue, pool: Pool
+) -> None:
+    """As it would with SAQ's lock in its hands."""
+    await enqueue(pool, uuid4())
+    await pool.execute("UPDATE saq_jobs SET status = 'complete', expire_at = 1")
+    async with pool.acquire() as frozen:
+        await frozen.execute(
+            "SELECT pg_advisory_lock($1, hashtext($2))", queue.saq_lock_keyspace, queue.name
+        )
+        await queue.sweep()
+        assert await pool.fetchval("SELECT count(*) FROM saq_jobs") == 0
+        await frozen.execute("SELECT pg_advisory_unlock_all()")
+
+
 class TestRecovery:
     async def test_a_session_whose_job_is_lost_gets_another(
         self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
@@ -185,12 +270,38 @@ class TestRecovery:
         assert await queue.dequeue(poll_interval=0.01) is not None
         assert await recover_lost(pool, settings, lifecycle) == 0
         assert not await lifecycle.recover(session.id)
-        await pool.execute(
-            "UPDATE saq_jobs SET job = convert_to((convert_from(job, 'UTF8')::jsonb "
-            "|| jsonb_build_object('started', $1::bigint))::text, 'UTF8')",
-            int((time.time() - BEGIN_WITHIN_S - 1) * 1000),
-        )
+        await note_started(pool, time.time() - BEGIN_WITHIN_S - 1)
         assert await recover_lost(pool, settings, lifecycle) == 1, "who fetched it has died"
+
+    async def test_one_fetched_by_a_host_whose_clock_was_ahead_is_found_as_soon(
+        self, queue: TurnQueue, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
+    ) -> None:
+        await lifecycle.create(new_session(await make_user(pool)))
+        await pool.execute("UPDATE sessions SET queued_at = now() - interval '1 day'")
+        assert await queue.dequeue(poll_interval=0.01) is not None
+        await note_started(pool, time.time() + 3600)
+        assert await recover_lost(pool, settings, lifecycle) == 1
+
+    async def test_a_fault_nobody_foresaw_does_not_end_it(
+        self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
+    ) -> None:
+        session = await lifecycle.create(new_session(await make_user(pool)))
+        await lifecycle.claim(session.id, 1, "owner", "engine")
+        await pool.execute("UPDATE sessions SET lease_until = now() - interval '1 hour'")
+        brief = settings.model_copy(update={"recovery_interval_s": 0.02, "lease_s": 0.001})
+        faulty = FaultyAtFirst(pool, StatusPublisher(pool), brief)
+        recovery = asyncio.create_task(run_recovery(pool, brief, faulty))
+        try:
+            async with asyncio.timeout(60):
+                while (latest := await select_latest_status(pool, session.id)) is None or (
+                    latest.fields()["attempt"] == 1
+                ):
+                    assert not recovery.done()
+                    await asyncio.sleep(0.02)
+        finally:
+            recovery.cancel()
+            await asyncio.wait([recovery])
+        assert faulty.asked[:2] == [session.id] * 2
 
     async def test_what_two_processes_find_is_recovered_once(
         self, pool: Pool, lifecycle: Lifecycle

@@ -248,9 +248,22 @@ class TestTelling:
         self, queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
     ) -> None:
         (session_id,) = await uploads(pool, lifecycle, 1)
+        (turn,) = await select_turns(pool, None)
         await begin_next(queue, lifecycle)
-        assert not await lifecycle.tell_position(session_id, 1, 1, "Next in line", None)
+        assert not await lifecycle.tell_position(turn, 1, "Next in line", None)
         assert (await message_of(pool, session_id))["status"] == "processing"
+
+    async def test_who_looked_earlier_does_not_take_back_what_another_told(
+        self, pool: Pool, lifecycle: Lifecycle
+    ) -> None:
+        await self.worker(pool)
+        ahead, session_id = await uploads(pool, lifecycle, 2)
+        await wait_already(pool)
+        _, earlier = await select_turns(pool, None)
+        await lifecycle.cancel(ahead)
+        assert await tell_waiting(pool, lifecycle, alive_s=ALIVE_S) == 1
+        assert not await lifecycle.tell_position(earlier, 2, "Waiting for its turn", None)
+        assert (await message_of(pool, session_id))["message"] == "Next in line"
 
     async def test_the_estimate_is_of_the_whole_wait(
         self, queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
