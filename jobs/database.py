@@ -29,10 +29,12 @@ APPLICATION_NAME = "quartapp"
 # All that a pooler such as PgBouncer takes at the start of a connection.
 PLAIN_SETTINGS = {"application_name": APPLICATION_NAME}
 
+IDLE_TRANSACTION_TIMEOUT = "idle_in_transaction_session_timeout"
+
 # On the server's side of a direct connection, so that locks are released: those of a vanished host,
 # and those of a process that stands still (stopped, or its host suspended) within a transaction.
 DIRECT_SETTINGS = PLAIN_SETTINGS | {
-    "idle_in_transaction_session_timeout": "10s",
+    IDLE_TRANSACTION_TIMEOUT: "10s",
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",

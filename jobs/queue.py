@@ -7,12 +7,19 @@ import json
 from typing import ClassVar
 from uuid import UUID
 
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from saq.job import Job, Status
 from saq.queue.postgres import PostgresQueue
 from saq.queue.postgres_migrations import get_migrations
 
-from jobs.database import APPLICATION_NAME, Connection, Pool
+from jobs.database import (
+    APPLICATION_NAME,
+    DIRECT_SETTINGS,
+    IDLE_TRANSACTION_TIMEOUT,
+    Connection,
+    Pool,
+)
 from jobs.settings import JobSettings
 from jobs.turns import WAITING
 
@@ -128,17 +135,26 @@ async def select_sessions_without_job(db: Connection | Pool, *, older_than_s: fl
 async def delete_stale_jobs(db: Connection | Pool) -> int:
     """Take out of the queue what no session waits for: SAQ puts a job back when its worker stops,
     beside the new one that the session has by then, and keeps that of a worker that was lost.
-    Returns how many."""
+    Returns how many; one that a process has locked is left for later."""
     done: str = await db.execute(
-        "DELETE FROM saq_jobs AS job WHERE queue = $1 AND status IN ('queued', 'active') "
-        "AND key LIKE $2 || ':%' AND NOT EXISTS (SELECT FROM sessions AS session "
-        "  WHERE session.status IN ('queued', 'processing') "
-        "  AND (session.status = 'queued' OR job.status = 'active') "
-        "  AND job.key = $2 || ':' || session.id || ':' || session.attempt)",
+        "DELETE FROM saq_jobs WHERE key = ANY (ARRAY("
+        "  SELECT key FROM saq_jobs AS job WHERE queue = $1 AND status IN ('queued', 'active') "
+        "  AND key LIKE $2 || ':%' AND NOT EXISTS (SELECT FROM sessions AS session "
+        "    WHERE session.status IN ('queued', 'processing') "
+        "    AND (session.status = 'queued' OR job.status = 'active') "
+        "    AND job.key = $2 || ':' || session.id || ':' || session.attempt) "
+        "  FOR UPDATE OF job SKIP LOCKED))",
         QUEUE_NAME,
         FUNCTION_NAME,
     )
     return int(done.rsplit(maxsplit=1)[-1])
+
+
+async def _end_idle_transactions(connection: AsyncConnection) -> None:
+    """SAQ writes in transactions; a process that stands still in one would keep its locks."""
+    timeout = DIRECT_SETTINGS[IDLE_TRANSACTION_TIMEOUT]
+    setting = (IDLE_TRANSACTION_TIMEOUT, timeout)
+    await connection.execute("SELECT set_config(%s, %s, false)", setting)
 
 
 def queue_pool(dsn: str, settings: JobSettings) -> AsyncConnectionPool:
@@ -150,6 +166,7 @@ def queue_pool(dsn: str, settings: JobSettings) -> AsyncConnectionPool:
         open=False,
         timeout=settings.database_timeout_s,
         check=AsyncConnectionPool.check_connection,
+        configure=None if settings.pooled else _end_idle_transactions,
         kwargs={
             "autocommit": True,
             "prepare_threshold": None,  # safe behind a transaction pooler

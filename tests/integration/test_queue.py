@@ -221,6 +221,21 @@ async def test_the_job_of_a_worker_that_was_lost_is_taken_away(
     assert await pool.fetchval("SELECT key FROM saq_jobs") == job_key(session.id, 2)
 
 
+async def test_a_process_that_stands_still_in_a_transaction_of_the_queue_holds_up_nobody(
+    queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
+) -> None:
+    session = await lifecycle.create(new_session(await make_user(pool)))
+    assert await queue.dequeue(poll_interval=0.01) is not None
+    async with queue.pool.connection() as frozen, frozen.transaction():
+        await frozen.execute("UPDATE saq_jobs SET priority = 0")
+        await lifecycle.cancel(session.id)
+        async with asyncio.timeout(5):
+            assert await delete_stale_jobs(pool) == 0, "left for later"
+        cursor = await frozen.execute("SHOW idle_in_transaction_session_timeout")
+        assert await cursor.fetchone() == ("10s",)
+    assert await delete_stale_jobs(pool) == 1
+
+
 async def test_old_jobs_are_swept_while_another_process_stands_still(
     queue: TurnQueue, pool: Pool
 ) -> None:
@@ -302,6 +317,17 @@ class TestRecovery:
             recovery.cancel()
             await asyncio.wait([recovery])
         assert faulty.asked[:2] == [session.id] * 2
+
+    async def test_one_whose_worker_was_heard_of_meanwhile_is_left_alone(
+        self, pool: Pool, lifecycle: Lifecycle
+    ) -> None:
+        """Between the look that found it lost and the lock on its row."""
+        session = await lifecycle.create(new_session(await make_user(pool)))
+        await lifecycle.claim(session.id, 1, "owner", "engine")
+        assert not await lifecycle.recover(session.id)
+        latest = await select_latest_status(pool, session.id)
+        assert latest is not None
+        assert latest.fields()["status"] == "processing"
 
     async def test_what_two_processes_find_is_recovered_once(
         self, pool: Pool, lifecycle: Lifecycle

@@ -219,6 +219,19 @@ class TestTelling:
         assert (await message_of(pool, made[1]))["message"] == "Next in line"
         assert (await message_of(pool, made[0]))["status"] == "processing"
 
+    async def test_one_that_comes_back_to_the_same_place_is_told_it_again(
+        self, queue: TurnQueue, pool: Pool, lifecycle: Lifecycle
+    ) -> None:
+        await self.worker(pool)
+        (session_id,) = await uploads(pool, lifecycle, 1)
+        await wait_already(pool)
+        assert await tell_waiting(pool, lifecycle, alive_s=ALIVE_S) == 1
+        await begin_next(queue, lifecycle)
+        assert await lifecycle.release(session_id, 1, "worker")
+        await wait_already(pool)
+        assert await tell_waiting(pool, lifecycle, alive_s=ALIVE_S) == 1
+        assert (await message_of(pool, session_id))["message"] == "Next in line"
+
     async def test_that_there_is_no_worker_is_said(self, pool: Pool, lifecycle: Lifecycle) -> None:
         (waiting,) = await uploads(pool, lifecycle, 1)
         await wait_already(pool)
