@@ -95,6 +95,11 @@ class TestSlots:
     def test_without_an_estimate_of_its_own_by_its_length(self) -> None:
         assert self.slots(Running("one", 60.0, None))[0] == Slot(after(40), HALF)
 
+    def test_a_worker_has_no_more_slots_than_it_says(self) -> None:
+        """Whatever is left in its name, such as by a process that died while it claimed."""
+        busy = [Running("one", 60.0, after(seconds)) for seconds in (70, 80, 90)]
+        assert self.slots(*busy) == [Slot(after(70), HALF), Slot(after(80), HALF)]
+
     def test_what_another_worker_runs_takes_no_slot_of_this_one(self) -> None:
         assert self.slots(Running("two", 60.0, None)) == [Slot(NOW, HALF)] * 2
 

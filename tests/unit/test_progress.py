@@ -112,6 +112,26 @@ class TestSpeedMeter:
             meter.advance(60.0 + step, 480.0 + 2.0 * step)
         assert meter.speed == pytest.approx(2.0, abs=0.3)
 
+    def test_past_runs_speak_first_then_this_one_more_and_more(self) -> None:
+        meter = SpeedMeter(0.0, 0.0, expected_speed=4.0)
+        assert meter.completion(NOW, 400.0) == NOW + timedelta(seconds=100)
+        assert meter.speed is None, "none of it is measured"
+        meter.advance(10.0, 20.0)
+        assert meter.completion(NOW, 420.0) == NOW + timedelta(seconds=400 * (1 / 2 + 1 / 4) / 2)
+        for step in range(1, 100):
+            meter.advance(10.0 + 10 * step, 20.0 + 20 * step)
+        left = (meter.completion(NOW, 2400.0) or NOW) - NOW
+        assert left.total_seconds() == pytest.approx(200, rel=0.01)
+        assert meter.speed == 2.0
+
+    def test_preparation_is_no_measure_of_speed(self) -> None:
+        meter = SpeedMeter(0.0, 0.0)
+        meter.advance(30.0, 6.0)
+        meter.start_over(30.0, 6.0)
+        assert (meter.speed, meter.mean, meter.completion(NOW, 600.0)) == (None, None, None)
+        meter.advance(40.0, 46.0)
+        assert meter.speed == 4.0
+
     def test_standing_still_and_going_back_change_nothing(self) -> None:
         meter = SpeedMeter(0.0, 0.0)
         meter.advance(10.0, 40.0)
