@@ -12,7 +12,7 @@ from saq.job import Job
 
 from jobs.database import Pool
 from jobs.errors import EngineError
-from jobs.forecast import Run
+from jobs.forecast import MAX_RUNS, Pace, Run
 from jobs.lifecycle import Lifecycle
 from jobs.publisher import StatusPublisher
 from jobs.queue import TurnQueue, queue_pool
@@ -312,6 +312,17 @@ class TestTelling:
             "WHERE session_id = $1 ORDER BY id DESC LIMIT 1",
             session_id,
         )
+
+    async def test_the_latest_runs_are_the_ground(self, pool: Pool, lifecycle: Lifecycle) -> None:
+        (session_id,) = await uploads(pool, lifecycle, 1)
+        for wall_s in (500.0, 50.0):
+            for _ in range(MAX_RUNS):
+                run = Run("here", audio_s=100.0, setup_s=0.0, wall_s=wall_s)
+                await insert_run(pool, session_id, 1, "engine", run, None)
+            await pool.execute(
+                "UPDATE transcription_runs SET completed_at = completed_at - interval '1 day'"
+            )
+        assert await select_pace(pool, "engine", "here") == Pace(0.0, 0.5)
 
     async def test_a_claim_says_when_it_will_be_done_by_past_runs(
         self, pool: Pool, lifecycle: Lifecycle
