@@ -318,6 +318,24 @@ class TestRecovery:
             await asyncio.wait([recovery])
         assert faulty.asked[:2] == [session.id] * 2
 
+    async def test_what_is_lost_again_and_again_waits_and_ends(
+        self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
+    ) -> None:
+        """What takes down whoever works on it shall not do so all the time, nor for ever."""
+        brief = settings.model_copy(update={"max_interruptions": 4, "lease_s": 0.001})
+        lifecycle = Lifecycle(pool, StatusPublisher(pool), brief)
+        session = await lifecycle.create(new_session(await make_user(pool)))
+        due = []
+        for attempt in range(1, 5):
+            await lifecycle.claim(session.id, attempt, "owner", "engine")
+            await pool.execute("UPDATE sessions SET lease_until = now() - interval '1 hour'")
+            assert await recover_lost(pool, brief, lifecycle) == 1
+            due += [turn.due for turn in await select_turns(pool, 1)]
+        assert due == [True, True, False]
+        latest = await select_latest_status(pool, session.id)
+        assert latest is not None
+        assert latest.fields()["error"]["code"] == "worker_lost"
+
     async def test_one_whose_worker_was_heard_of_meanwhile_is_left_alone(
         self, pool: Pool, lifecycle: Lifecycle
     ) -> None:

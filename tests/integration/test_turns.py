@@ -172,6 +172,7 @@ class TestOrder:
         assert await lifecycle.retry_after_failure(first, 1, "worker", EngineError("It failed."))
         assert await told_order(pool) == [second, first]
         assert await begin_next(queue, lifecycle) == second
+        assert await queue._begin_next() is None
         await pool.execute("UPDATE saq_jobs SET scheduled = scheduled - 60")
         assert await begin_next(queue, lifecycle) == first
 
