@@ -127,9 +127,9 @@ class TestSpeedMeter:
     def test_preparation_is_no_measure_of_speed(self) -> None:
         meter = SpeedMeter(0.0, 0.0)
         meter.advance(30.0, 6.0)
-        meter.start_over(30.0, 6.0)
+        meter.start_over(35.0, 6.0)
         assert (meter.speed, meter.mean, meter.completion(NOW, 600.0)) == (None, None, None)
-        meter.advance(40.0, 46.0)
+        meter.advance(45.0, 46.0)
         assert meter.speed == 4.0
 
     def test_standing_still_and_going_back_change_nothing(self) -> None:
