@@ -24,6 +24,7 @@ from jobs.forecast import Pace
 from jobs.lease import Lease, held_lease
 from jobs.lifecycle import Lifecycle, interruption_delay_s, predicted_completion
 from jobs.model import Status
+from jobs.publisher import StatusPublisher
 from jobs.recogniser import AudioEnded, AudioOpened
 from jobs.recogniser_wire import AudioInfo
 from jobs.recognisers import RecogniserPool
@@ -32,7 +33,7 @@ from jobs.sessions import Session, select_session
 from jobs.statuses import select_statuses_after
 from jobs.storage import AudioStore
 from jobs.transcribe import transcribe
-from jobs.workers import Worker, select_live_workers, upsert_worker
+from jobs.workers import Worker, select_live_workers, select_worker_seen_at, upsert_worker
 from quartapp.runtime import Base, running_base, running_worker
 from quartapp.settings import WebSettings
 from tests import clips
@@ -359,6 +360,20 @@ class TestWorkers:
             await until_known(pool, 2.0)
             await pool.execute("UPDATE workers SET seen_at = now() - interval '1 day'")
             await until_known(pool, 2.0)
+
+    async def test_who_waits_is_told_of_any_and_who_is_worked_on_of_its_own(
+        self, settings: WebSettings, pool: Pool
+    ) -> None:
+        lifecycle = Lifecycle(pool, StatusPublisher(pool), settings)
+        session_id = (await lifecycle.create(new_session(await make_user(pool)))).id
+        assert await select_worker_seen_at(pool, session_id) is None
+        await upsert_worker(pool, Worker("one", "here", "engine", 1))
+        seen_at = await pool.fetchval("SELECT seen_at FROM workers")
+        assert await select_worker_seen_at(pool, session_id) == seen_at
+        session = await lifecycle.claim(session_id, 1, "one", "engine")
+        assert session is not None
+        await pool.execute("UPDATE workers SET seen_at = now() + interval '1 hour'")
+        assert await select_worker_seen_at(pool, session_id) == session.worker_seen_at
 
     async def test_one_not_heard_of_for_a_lease_is_none(self, pool: Pool) -> None:
         worker = Worker("one", "here", "engine", 1)
