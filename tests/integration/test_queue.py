@@ -13,7 +13,8 @@ import pytest
 from saq.job import Job, Status
 
 from jobs.database import Pool
-from jobs.lifecycle import Lifecycle
+from jobs.errors import EngineError
+from jobs.lifecycle import Lifecycle, Outcome
 from jobs.publisher import StatusPublisher
 from jobs.queue import (
     BEGIN_WITHIN_S,
@@ -313,10 +314,22 @@ class TestRecovery:
                 ):
                     assert not recovery.done()
                     await asyncio.sleep(0.02)
+                while await pool.fetchval("SELECT count(*) FROM saq_jobs") > 1:
+                    await asyncio.sleep(0.02)  # until the job of the first attempt is taken away
         finally:
             recovery.cancel()
             await asyncio.wait([recovery])
         assert faulty.asked[:2] == [session.id] * 2
+
+    async def test_a_retry_by_its_user_begins_with_a_clean_record(
+        self, pool: Pool, lifecycle: Lifecycle
+    ) -> None:
+        session = await lifecycle.create(new_session(await make_user(pool)))
+        await pool.execute("UPDATE sessions SET failures = 2, interruptions = 19")
+        await lifecycle.fail(session.id, 1, None, EngineError("It failed."))
+        assert await lifecycle.restart(session.id) is Outcome.DONE
+        row = await pool.fetchrow("SELECT failures, interruptions FROM sessions")
+        assert tuple(row) == (0, 0)
 
     async def test_what_is_lost_again_and_again_waits_and_ends(
         self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
