@@ -326,7 +326,8 @@ async def update_restarted(db: Connection, session_id: UUID) -> int:
     """A finished session back to the queue at its user's wish, with a clean record of failures."""
     attempt = await update_requeued(db, session_id, failed=False, interrupted=False)
     await db.execute(
-        "UPDATE sessions SET failures = 0, interruptions = 0 WHERE id = $1", session_id
+        "UPDATE sessions SET failures = 0, interruptions = 0, started_at = NULL WHERE id = $1",
+        session_id,
     )
     return attempt
 

@@ -324,11 +324,12 @@ class TestRecovery:
         self, pool: Pool, lifecycle: Lifecycle
     ) -> None:
         session = await lifecycle.create(new_session(await make_user(pool)))
+        await lifecycle.claim(session.id, 1, "owner", "engine")
         await pool.execute("UPDATE sessions SET failures = 2, interruptions = 19")
-        await lifecycle.fail(session.id, 1, None, EngineError("It failed."))
+        await lifecycle.fail(session.id, 1, "owner", EngineError("It failed."))
         assert await lifecycle.restart(session.id) is Outcome.DONE
-        (row,) = await pool.fetch("SELECT failures, interruptions FROM sessions")
-        assert tuple(row) == (0, 0)
+        (row,) = await pool.fetch("SELECT failures, interruptions, started_at FROM sessions")
+        assert tuple(row) == (0, 0, None), "the time it takes counts from the retry too"
 
     async def test_what_is_lost_again_and_again_waits_and_ends(
         self, pool: Pool, lifecycle: Lifecycle, settings: WebSettings
