@@ -50,13 +50,18 @@ def upload_all(
     return owners
 
 
-def users_in_turn(owners: dict[str, int], order: list[str]) -> None:
-    """Nobody's n-th recording waits for more than n of each other user, and those under way."""
+def users_in_turn(owners: dict[str, int], order: list[str], rounds_lost: int = 0) -> None:
+    """Nobody's n-th recording waits for more than n of each other user, and those under way.
+
+    Who lost a worker with a recording that it had only fetched has lost that round: it counts as
+    taken until the loss is noticed.
+    """
     begun: Counter[int] = Counter()
     for place, session_id in enumerate(order, 1):
         user = owners[session_id]
         begun[user] += 1
-        assert place <= begun[user] * len(UPLOADS) + WORKERS, (place, user, begun)
+        most = (begun[user] + rounds_lost) * len(UPLOADS) + WORKERS
+        assert place <= most, (place, user, begun)
 
 
 def places(client: httpx.Client, owners: dict[str, int]) -> list[str]:
@@ -121,7 +126,7 @@ def check_attempts(
     again = {session_id for session_id in owners if standing_of(dsn, session_id).attempt > 1}
     assert lost <= again
     # A worker may also be lost between fetching a job and beginning it.
-    assert len(again) <= len(lost) + 1
+    assert len(again) <= 2 * len(lost)
 
 
 def test_sixty_recordings_of_five_users_are_done_once_each_and_in_turn(
@@ -146,7 +151,7 @@ def test_sixty_recordings_of_five_users_are_done_once_each_and_in_turn(
         took_s = time.monotonic() - began_at
         check_attempts(dsn, owners, workers, lost)
         assert spared.process.poll() is None
-        users_in_turn(owners, order_of_beginning(dsn))
+        users_in_turn(owners, order_of_beginning(dsn), rounds_lost=len(lost))
         for session_id in owners:
             check_completed(events_of(dsn, session_id))
         texts = {str(transcript_of(dsn, session_id)) for session_id in owners}
