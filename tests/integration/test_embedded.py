@@ -25,10 +25,13 @@ from jobs import embedded
 from jobs.embedded import MAX_LOG_BYTES, EmbeddedPostgres, EmbeddedPostgresError
 
 USER_PROGRAM = """
+import signal
 import sys
 from pathlib import Path
 from jobs import embedded
 from jobs.embedded import EmbeddedPostgres
+# Ignored, as it comes from a shell that runs its tests in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 server = EmbeddedPostgres(Path(sys.argv[1]))
 print(server.start(), flush=True)
 sys.stdin.readline()
