@@ -20,7 +20,7 @@ from av.error import FFmpegError
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from jobs.decoding import Decoding, missing_s
+from jobs.decoding import Decoding, fault_of_the_file, missing_s
 from jobs.errors import DecodeError, EmptyAudioError, JobError, NoAudioStreamError, NotAudioError
 from jobs.frames import (
     SAMPLE_RATE_HZ,
@@ -120,8 +120,8 @@ class Recording:
             for packet in self._container.demux(self._stream):
                 if packet.pts is not None:
                     end = max(end or 0, packet.pts + (packet.duration or 0))
-        except av.FFmpegError:
-            pass  # damaged from here on: what decodes of it will tell
+        except FFmpegError as error:
+            fault_of_the_file(error)  # damaged from here on: what decodes of it will tell
         if end is None or time_base is None:
             return None
         measured_s = float(end * time_base - self._origin_s)
@@ -192,7 +192,8 @@ class Recording:
         try:
             timestamp = int((self._origin_s + wanted_s) / time_base)
             self._container.seek(timestamp, stream=self._stream)
-        except FFmpegError:
+        except FFmpegError as error:
+            fault_of_the_file(error)
             return None
         self._decoding = Decoding(self._container, self._stream)
         frame = next(self._decoding, None)
@@ -248,6 +249,7 @@ def _open_container(file: ReadableFile) -> InputContainer:
             file, mode="r", container_options=_CONTAINER_OPTIONS, buffer_size=_BUFFER_BYTES
         )
     except FFmpegError as error:
+        fault_of_the_file(error)
         raise NotAudioError(_NOT_AUDIO) from error
 
 

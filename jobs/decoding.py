@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from fractions import Fraction
 from itertools import chain, islice
 from typing import TypeAlias, cast
@@ -42,6 +41,7 @@ _NO_GAP_S = 0.2  # certainly less than that, whatever the rounding of floats
 _MAX_GAP_S = 60  # longer ones are mistaken timestamps, not missing sound
 _MAX_DEMUX_ERRORS = 50
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
+_PLENTY_BYTES = 8 * 1024 * 1024  # more than a packet or a frame takes
 
 Sound: TypeAlias = "Packet[AudioStream]"
 
@@ -166,7 +166,8 @@ class Decoding:
             try:
                 yield from container.demux(self._stream)
                 return
-            except FFmpegError:
+            except FFmpegError as error:
+                fault_of_the_file(error)
                 self.skipped_packets += 1
 
     def _decoded_frames(self) -> Iterator[AudioFrame]:
@@ -188,7 +189,8 @@ class Decoding:
         self.decoded_packets += 1
         try:
             frames = self._decoder.decode(packet)
-        except FFmpegError:
+        except FFmpegError as error:
+            fault_of_the_file(error)
             self.skipped_packets += 1
             return []
         for frame in frames:
@@ -241,12 +243,23 @@ class Decoding:
         frames: list[AudioFrame] = []
         for packet, _ in self._recent:
             self.decoded_packets += 1
-            with suppress(FFmpegError):
+            try:
                 frames = decoder.decode(packet)
+            except FFmpegError as error:
+                fault_of_the_file(error)
         if not frames or shape(frames[-1]) != shape(pace.like):
             return False
         self._decoder = decoder
         return True
+
+
+def fault_of_the_file(error: FFmpegError) -> None:
+    """Raises MemoryError when it is ours: then nothing can be said of the file.
+
+    FFmpeg complains of memory as well when a damaged file asks for absurd amounts of it.
+    """
+    if isinstance(error, MemoryError):
+        bytearray(_PLENTY_BYTES)
 
 
 def _decoder_like(old: AudioCodecContext) -> AudioCodecContext:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 MILESTONES = (10, 25, 50, 75, 90, 100)
 
@@ -73,6 +75,13 @@ def completed_message(
     return sentence
 
 
+class Position(NamedTuple):
+    """How far the recogniser was in the recording at a moment (both in seconds)."""
+
+    wall_s: float
+    audio_s: float
+
+
 @dataclass
 class SpeedMeter:
     """Seconds of audio recognised per second of wall time, smoothed over the work done.
@@ -85,64 +94,101 @@ class SpeedMeter:
     started_wall_s: float
     started_audio_s: float
     expected_speed: float | None = None
-    _last_wall_s: float | None = None
-    _last_audio_s: float = 0.0
+    _last: Position | None = None
     _speed: float | None = None
+    _committed: Position | None = None
+    _committed_speed: float | None = None
 
     def start_over(self, wall_s: float, audio_s: float) -> None:
         """Recognition proper begins here: what was before it is no measure of its speed."""
         self.started_wall_s, self.started_audio_s = wall_s, audio_s
-        self._last_wall_s = self._speed = None
+        self._last = self._committed = self._speed = self._committed_speed = None
 
     def advance(self, wall_s: float, audio_s: float) -> None:
         """The recogniser stands at `audio_s` at the time `wall_s` (both in seconds)."""
-        last_wall = self.started_wall_s if self._last_wall_s is None else self._last_wall_s
-        last_audio = self.started_audio_s if self._last_wall_s is None else self._last_audio_s
-        spent = wall_s - last_wall
-        if spent <= 0 or audio_s <= last_audio:
-            return
-        rate = (audio_s - last_audio) / spent
-        # The mean so far while there is little of it, an exponential average afterwards.
-        weight = max(
-            1 - 0.5 ** (spent / SPEED_HALF_LIFE_S), spent / max(wall_s - self.started_wall_s, spent)
-        )
-        self._speed = rate if self._speed is None else self._speed + weight * (rate - self._speed)
-        self._last_wall_s, self._last_audio_s = wall_s, audio_s
+        here = Position(wall_s, audio_s)
+        if self._moved(self._last, here):
+            self._speed = self._smoothed(self._speed, self._last, here)
+            self._last = here
+
+    def commit(self, wall_s: float, audio_s: float) -> None:
+        """A chunk ends at `audio_s`, and all that it takes has been done.
+
+        Within a chunk its sound is heard faster than this: what is heard on either side of it, and
+        the choice of the words, take time and move nothing.
+        """
+        self.advance(wall_s, audio_s)
+        here = Position(wall_s, audio_s)
+        if self._moved(self._committed, here):
+            self._committed_speed = self._smoothed(self._committed_speed, self._committed, here)
+            self._committed = here
 
     @property
     def speed(self) -> float | None:
         """The smoothed rate; None until there is ground for it."""
-        if self._last_wall_s is None or self._speed is None:
-            return None
-        wall = self._last_wall_s - self.started_wall_s
-        audio = self._last_audio_s - self.started_audio_s
-        if wall < MIN_ESTIMATE_WALL_S or audio < MIN_ESTIMATE_AUDIO_S:
+        if self._speed is None or not self._has_ground(self._last):
             return None
         return round(self._speed, 2)
 
     @property
     def mean(self) -> float | None:
         """The plain rate over all of the work, for what is over before it can be smoothed."""
-        if self._last_wall_s is None:
+        if self._last is None:
             return None
-        wall_s = self._last_wall_s - self.started_wall_s
-        return round((self._last_audio_s - self.started_audio_s) / wall_s, 2) if wall_s else None
+        wall_s = self._last.wall_s - self.started_wall_s
+        return round((self._last.audio_s - self.started_audio_s) / wall_s, 2) if wall_s else None
 
-    def completion(self, now: datetime, total_s: float | None) -> datetime | None:
-        """When the recording will be done at this speed; None until there is ground for it."""
-        per_audio_s = self._per_audio_s()
-        if per_audio_s is None or total_s is None:
+    def completion(self, now: datetime, wall_s: float, total_s: float | None) -> datetime | None:
+        """When the recording will be done at this speed, to the second; None without ground.
+
+        `now` and `wall_s` are the same moment, by two clocks.
+        """
+        pace = self._seconds_per_audio_s()
+        if pace is None or total_s is None:
             return None
-        reached = self.started_audio_s if self._last_wall_s is None else self._last_audio_s
-        return now + timedelta(seconds=max(0.0, total_s - reached) * per_audio_s)
+        reached_s = self.started_audio_s if self._last is None else self._last.audio_s
+        left_s = max(0.0, total_s - reached_s) * pace
+        if self._committed is not None:
+            since_s = wall_s - self._committed.wall_s
+            # A chunk that takes longer than others leaves its successors their time.
+            left_s = max((total_s - self._committed.audio_s) * pace - since_s, left_s / 2)
+        return (now + timedelta(seconds=left_s + 0.5)).replace(microsecond=0)
 
-    def _per_audio_s(self) -> float | None:
-        """Seconds of work for one of audio: by past runs first, then more and more by this one."""
+    def _seconds_per_audio_s(self) -> float | None:
+        """By past runs first, then more and more by this one; by whole chunks, once there are."""
         expected = 1 / self.expected_speed if self.expected_speed else None
-        if self.speed is None or self._last_wall_s is None:
+        speed, last = self._committed_speed, self._committed
+        if speed is None or not self._has_ground(last):
+            speed, last = self._speed, self._last
+        if speed is None or last is None or not self._has_ground(last):
             return expected
         if expected is None:
-            return 1 / self.speed
-        wall_s = self._last_wall_s - self.started_wall_s
+            return 1 / speed
+        wall_s = last.wall_s - self.started_wall_s
         weight = wall_s / (wall_s + EXPECTED_WEIGHT_S)
-        return weight / self.speed + (1 - weight) * expected
+        return weight / speed + (1 - weight) * expected
+
+    def _moved(self, before: Position | None, here: Position) -> bool:
+        before = before or self._start
+        return here.wall_s > before.wall_s and here.audio_s > before.audio_s
+
+    def _smoothed(self, speed: float | None, before: Position | None, here: Position) -> float:
+        """The mean so far while there is little of it, an exponential average afterwards."""
+        before = before or self._start
+        spent_s = here.wall_s - before.wall_s
+        rate = (here.audio_s - before.audio_s) / spent_s
+        if speed is None:
+            return rate
+        share = spent_s / max(here.wall_s - self.started_wall_s, spent_s)
+        forgotten = 1 - math.exp2(-spent_s / SPEED_HALF_LIFE_S)
+        return speed + max(forgotten, share) * (rate - speed)
+
+    def _has_ground(self, last: Position | None) -> bool:
+        if last is None:
+            return False
+        wall_s, audio_s = last.wall_s - self.started_wall_s, last.audio_s - self.started_audio_s
+        return wall_s >= MIN_ESTIMATE_WALL_S and audio_s >= MIN_ESTIMATE_AUDIO_S
+
+    @property
+    def _start(self) -> Position:
+        return Position(self.started_wall_s, self.started_audio_s)

@@ -305,10 +305,12 @@ def _obey(parent: Parent, engine: Engine | None, order: Frame) -> None:
                 Transcription(parent, engine, order.fields).run()
             case kind:
                 raise EngineError(f"This recogniser was not started to {kind}.")
+    except EngineError as error:
+        # Native code may have been left in the middle of anything; some name want of memory so.
+        _refuse(parent, error, spent=True)
     except JobError as error:
         _refuse(parent, error)
     except MemoryError:
-        # Native code may have been left in the middle of anything, and the heap is full.
         full = EngineError("This recording needs more memory than it is allowed.")
         _refuse(parent, full, spent=True)
 

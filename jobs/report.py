@@ -104,7 +104,7 @@ class Report:
         """A chunk's segments, stored together with the event that announces them."""
         self.reached_s = chunk.end_s
         self.measuring = True
-        self.meter.advance(self.moved_at, chunk.end_s)
+        self.meter.commit(self.moved_at, chunk.end_s)
         await self._milestones()
         await self._publish(percent(chunk.end_s, self.total_s), chunk)
         self.pieces += len(chunk.segments)
@@ -134,7 +134,7 @@ class Report:
             await self._publish(milestone)
 
     async def _publish(self, progress: int, chunk: ChunkDone | None = None) -> None:
-        completion = self.meter.completion(self._now(), self.total_s)
+        completion = self.meter.completion(self._now(), time.monotonic(), self.total_s)
         await self._write(self._update(progress, self._sentence(), completion=completion), chunk)
         self.announced = max(self.announced, progress)
         self.published_at = time.monotonic()

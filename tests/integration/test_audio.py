@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -252,3 +254,23 @@ def test_a_damaged_file_is_measured_as_far_as_it_goes(tone: Samples) -> None:
         measured_s = recording.measured_s()
     assert measured_s is not None
     assert 0.2 * len(tone) < measured_s * SAMPLE_RATE_HZ < 0.8 * len(tone)
+
+
+OUT_OF_MEMORY = """
+import errno, resource
+import av.error
+from jobs.decoding import fault_of_the_file
+
+error = av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory", "-")
+fault_of_the_file(error)  # there is plenty
+resource.setrlimit(resource.RLIMIT_DATA, (1, 1))
+try:
+    fault_of_the_file(error)
+except MemoryError:
+    print("told apart")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing limits private memory alone")
+def test_want_of_memory_is_not_taken_for_damage() -> None:
+    assert subprocess.check_output([sys.executable, "-c", OUT_OF_MEMORY]) == b"told apart\n"

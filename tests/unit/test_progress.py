@@ -73,13 +73,18 @@ def test_sentences_are_for_people() -> None:
     assert early.endswith("The file ends early: it states 10:00")
 
 
+def completion(meter: SpeedMeter, total_s: float | None, wall_s: float = 0.0) -> datetime | None:
+    """The estimate at `wall_s`, which is called NOW."""
+    return meter.completion(NOW, wall_s, total_s)
+
+
 class TestSpeedMeter:
     def test_nothing_is_claimed_without_ground(self) -> None:
         meter = SpeedMeter(started_wall_s=100.0, started_audio_s=0.0)
         assert meter.speed is None
         meter.advance(101.0, 20.0)  # much audio, little time
         assert meter.speed is None
-        assert meter.completion(NOW, 600.0) is None
+        assert completion(meter, 600.0) is None
         meter = SpeedMeter(100.0, 0.0)
         meter.advance(110.0, 3.0)  # much time, little audio
         assert meter.speed is None
@@ -90,7 +95,7 @@ class TestSpeedMeter:
         for step in range(1, 21):
             meter.advance(100.0 + step, 4.0 * step)
         assert meter.speed == 4.0
-        assert meter.completion(NOW, 480.0) == NOW + timedelta(seconds=100)
+        assert completion(meter, 480.0) == NOW + timedelta(seconds=100)
 
     def test_short_work_has_a_mean_if_not_a_smoothed_speed(self) -> None:
         meter = SpeedMeter(100.0, 0.0)
@@ -112,15 +117,33 @@ class TestSpeedMeter:
             meter.advance(60.0 + step, 480.0 + 2.0 * step)
         assert meter.speed == pytest.approx(2.0, abs=0.3)
 
+    def test_estimates_go_by_whole_chunks_once_there_are(self) -> None:
+        meter = SpeedMeter(0.0, 0.0)
+        for chunk in range(4):  # each takes 10 s for its 30 s, and half of that at its end
+            for second in range(1, 6):
+                meter.advance(chunk * 10.0 + second, chunk * 30.0 + 6 * second)
+                if chunk:
+                    done_at = NOW + timedelta(seconds=100 - 10 * chunk - second)
+                    assert completion(meter, 300.0, chunk * 10.0 + second) == done_at
+            meter.commit(10.0 * (chunk + 1), 30.0 * (chunk + 1))
+
+    def test_a_chunk_that_takes_long_leaves_the_others_their_time(self) -> None:
+        meter = SpeedMeter(0.0, 0.0)
+        meter.commit(10.0, 30.0)
+        meter.advance(80.0, 45.0)
+        assert completion(meter, 105.0, 80.0) == NOW + timedelta(seconds=10), (
+            "half of what 60 s take"
+        )
+
     def test_past_runs_speak_first_then_this_one_more_and_more(self) -> None:
         meter = SpeedMeter(0.0, 0.0, expected_speed=4.0)
-        assert meter.completion(NOW, 400.0) == NOW + timedelta(seconds=100)
+        assert completion(meter, 400.0) == NOW + timedelta(seconds=100)
         assert meter.speed is None, "none of it is measured"
         meter.advance(10.0, 20.0)
-        assert meter.completion(NOW, 420.0) == NOW + timedelta(seconds=400 * (1 / 2 + 1 / 4) / 2)
+        assert completion(meter, 420.0) == NOW + timedelta(seconds=400 * (1 / 2 + 1 / 4) / 2)
         for step in range(1, 100):
             meter.advance(10.0 + 10 * step, 20.0 + 20 * step)
-        left = (meter.completion(NOW, 2400.0) or NOW) - NOW
+        left = (completion(meter, 2400.0) or NOW) - NOW
         assert left.total_seconds() == pytest.approx(200, rel=0.01)
         assert meter.speed == 2.0
 
@@ -128,7 +151,7 @@ class TestSpeedMeter:
         meter = SpeedMeter(0.0, 0.0)
         meter.advance(30.0, 6.0)
         meter.start_over(35.0, 6.0)
-        assert (meter.speed, meter.mean, meter.completion(NOW, 600.0)) == (None, None, None)
+        assert (meter.speed, meter.mean, completion(meter, 600.0)) == (None, None, None)
         meter.advance(45.0, 46.0)
         assert meter.speed == 4.0
 
@@ -143,5 +166,5 @@ class TestSpeedMeter:
     def test_past_the_stated_length_it_is_done_now(self) -> None:
         meter = SpeedMeter(0.0, 0.0)
         meter.advance(10.0, 40.0)
-        assert meter.completion(NOW, 30.0) == NOW
-        assert meter.completion(NOW, None) is None
+        assert completion(meter, 30.0) == NOW
+        assert completion(meter, None) is None
