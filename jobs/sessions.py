@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -114,6 +115,15 @@ async def select_session_for_update(db: Connection, session_id: UUID) -> Session
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    """Which sessions are wanted; unset, all."""
+
+    text: str = ""  # part of the title or the file name, in either case
+    status: Status | None = None
+    owner_id: UUID | None = None
+
+
 async def select_sessions(
     db: Connection | Pool,
     *,
@@ -122,9 +132,10 @@ async def select_sessions(
     assigned: bool,
     before: tuple[datetime, UUID] | None,
     limit: int,
+    wanted: SessionFilter = SessionFilter(),
 ) -> list[Session]:
-    """Newest first: the viewer's own, with `assigned` those of patients assigned to the viewer,
-    with `everything` all.
+    """Newest first, of those wanted: the viewer's own, with `assigned` those of patients assigned
+    to the viewer, with `everything` all.
 
     `before` is the (created_at, id) of the last row of the page before.
     """
@@ -133,6 +144,8 @@ async def select_sessions(
         "WHERE ($1 OR owner_id = $2 OR $6 AND owner_id IN "
         "  (SELECT patient_id FROM care_assignments WHERE therapist_id = $2)) "
         "AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4::uuid)) "
+        "AND ($7 = '' OR title ILIKE $7 OR file_name ILIKE $7) "
+        "AND ($8::text IS NULL OR status = $8) AND ($9::uuid IS NULL OR owner_id = $9) "
         "ORDER BY created_at DESC, id DESC LIMIT $5",
         everything,
         viewer_id,
@@ -140,8 +153,17 @@ async def select_sessions(
         before[1] if before else None,
         limit,
         assigned,
+        _containing(wanted.text),
+        wanted.status and wanted.status.value,
+        wanted.owner_id,
     )
     return _sessions(rows)
+
+
+def _containing(text: str) -> str:
+    """The pattern of LIKE for what contains this; none for no text."""
+    literal = re.sub(r"([\\%_])", r"\\\1", text)
+    return f"%{literal}%" if literal else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -31,6 +31,7 @@ class Viewer:
     user: User
     login_id: UUID
     expires_at: datetime
+    use_is_news: bool = False  # by a token whose use was not noted of late
 
     @property
     def id(self) -> UUID:
@@ -44,6 +45,16 @@ class Viewer:
 def parse_address(text: str) -> str:
     """An e-mail address as it is stored. Raises ValueError with a sentence for what is none."""
     return validate_email(text, check_deliverability=False, test_environment=True).normalized
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A patient, and how many sessions there are."""
+
+    id: UUID
+    email: str
+    sessions: int
+    latest_session_at: datetime | None
 
 
 USER_COLUMNS = "users.id, users.email, users.role, users.created_at"
@@ -84,6 +95,36 @@ async def select_users(db: Connection | Pool, *, after: str, limit: int) -> list
     return [_user(row) for row in rows]
 
 
+async def select_addresses(db: Connection | Pool, ids: Collection[UUID]) -> dict[UUID, str]:
+    """The e-mail addresses of these accounts."""
+    rows = await db.fetch("SELECT id, email FROM users WHERE id = ANY ($1::uuid[])", list(ids))
+    return {row["id"]: row["email"] for row in rows}
+
+
+async def select_patients(
+    db: Connection | Pool, *, therapist_id: UUID | None, after: str, limit: int
+) -> list[Patient]:
+    """The patients of a therapist, or all, by address, from the one after `after`."""
+    rows = await db.fetch(
+        """
+        SELECT page.id, email, sessions, latest_session_at FROM (
+          SELECT id, email FROM users
+          WHERE lower(email) > lower($2)
+            AND CASE WHEN $1::uuid IS NULL THEN role = 'patient' ELSE EXISTS (
+              SELECT FROM care_assignments WHERE therapist_id = $1 AND patient_id = users.id) END
+          ORDER BY lower(email) LIMIT $3
+        ) AS page CROSS JOIN LATERAL (
+          SELECT count(*) AS sessions, max(created_at) AS latest_session_at
+          FROM sessions WHERE owner_id = page.id
+        ) AS owned ORDER BY lower(email)
+        """,
+        therapist_id,
+        after,
+        limit,
+    )
+    return [Patient(**dict(row)) for row in rows]
+
+
 async def select_credentials(db: Connection | Pool, email: str) -> tuple[User, str] | None:
     """An account and its password hash."""
     row = await db.fetchrow(
@@ -118,13 +159,17 @@ async def update_login_revoked(db: Connection | Pool, login_id: UUID) -> None:
 async def select_viewer(db: Connection | Pool, login_id: UUID) -> Viewer | None:
     """Whose sign-in this is, while it is good: not expired, revoked, or its account disabled."""
     row = await db.fetchrow(
-        f"SELECT {USER_COLUMNS}, logins.expires_at FROM logins "  # noqa: S608
+        f"SELECT {USER_COLUMNS}, logins.expires_at, "  # noqa: S608
+        "name IS NOT NULL AND coalesce(last_used_at, '-infinity') < now() - interval '1 minute' "
+        "AS use_is_news FROM logins "
         "JOIN users ON users.id = logins.user_id "
         "WHERE logins.id = $1 AND logins.revoked_at IS NULL AND logins.expires_at > now() "
         "AND users.disabled_at IS NULL",
         login_id,
     )
-    return None if row is None else Viewer(_user(row), login_id, row["expires_at"])
+    if row is None:
+        return None
+    return Viewer(_user(row), login_id, row["expires_at"], row["use_is_news"])
 
 
 async def insert_assignment(db: Connection | Pool, therapist_id: UUID, patient_id: UUID) -> None:

@@ -15,7 +15,9 @@ from quart_schema.openapi import HttpSecurityScheme
 from quartapp import pages
 from quartapp.api import (
     admin,
+    config,
     health,
+    patients,
     results,
     roster,
     status,
@@ -26,6 +28,7 @@ from quartapp.api import (
 from quartapp.api.auth import auth_blueprint
 from quartapp.api.sessions import sessions_blueprint
 from quartapp.api.tickets import tickets_blueprint
+from quartapp.api.tokens import tokens_blueprint
 from quartapp.auth import Credentials
 from quartapp.connection import Connection, LimitedRequest, NoSessions, Socket
 from quartapp.cors import share
@@ -52,7 +55,7 @@ SECURITY_HEADERS = {
 ANSWERED_WHEN_STOPPING = {"health", "stream", "roster", "therapybridge"}
 RETRY_AFTER_RESTART_S = 2
 
-TAGS = ["accounts", "sessions", "status", "results", "administration"]
+TAGS = ["accounts", "sessions", "status", "results", "administration", "configuration"]
 
 
 def create_app(services: Services) -> Quart:
@@ -86,6 +89,7 @@ def create_app(services: Services) -> Quart:
     share(app, settings)
     for blueprint in (
         auth_blueprint(settings.login_limit),
+        tokens_blueprint(settings.login_limit),
         sessions_blueprint(settings.upload_limit),
         tickets_blueprint(settings.ticket_limit),
         status.blueprint,
@@ -94,6 +98,8 @@ def create_app(services: Services) -> Quart:
         therapybridge.blueprint,
         roster.blueprint,
         results.blueprint,
+        patients.blueprint,
+        config.blueprint,
         admin.blueprint,
         health.blueprint,
         pages.blueprint,

@@ -6,7 +6,9 @@ revokes, so a stolen token dies with it.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -21,10 +23,13 @@ from jobs.database import connection_within
 from quartapp.accounts import Viewer, select_viewer
 from quartapp.problems import Problem
 from quartapp.services import services
-from quartapp.settings import WebSettings
+from quartapp.settings import DAY_S, WebSettings
+from quartapp.tokens import MAX_DURATION_DAYS, update_token_used
 
 COOKIE_NAME = "quartapp"
 EXTENSION = "quartapp-auth"
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -63,7 +68,8 @@ class Credentials:
             attribute_name="_quartapp_bearer",
             cookie_name="quartapp-bearer",
             salt="quartapp bearer",
-            duration=settings.login_duration_s,
+            # The row decides, sooner; this is as long as any of them may.
+            duration=max(settings.login_duration_s, MAX_DURATION_DAYS * DAY_S),
             serializer_class=CanonicalSerializer,
         )
         app.extensions[EXTENSION] = self
@@ -71,6 +77,10 @@ class Credentials:
     def sign_in(self, login_id: UUID) -> str:
         """Set the cookie on the answer to this request; returns the bearer token."""
         self.cookie.login_user(AuthUser(str(login_id), Action.WRITE_PERMANENT))
+        return self.bearer_token(login_id)
+
+    def bearer_token(self, login_id: UUID) -> str:
+        """The text by which a program brings a sign-in."""
         return self.bearer.dump_token(str(login_id))
 
     def sign_out(self) -> None:
@@ -117,12 +127,26 @@ async def current_viewer() -> Viewer:
     return cast(Viewer, g.viewer)
 
 
+def signed_in(handler: Handler) -> Handler:
+    """A route that asks who is there before it looks at what was sent."""
+
+    @wraps(handler)
+    async def asking(*args: Any, **kwargs: Any) -> Any:
+        await current_viewer()
+        return await handler(*args, **kwargs)
+
+    return cast(Handler, asking)
+
+
 async def _select_viewer_in_time(login_id: UUID) -> Viewer | None:
     """The first thing that nearly every request asks of the database; so a database that takes
     what it is sent and does not answer holds up none for long."""
     timeout_s = services().settings.database_timeout_s
     async with connection_within(services().pool, timeout_s) as connection:
-        return await select_viewer(connection, login_id)
+        viewer = await select_viewer(connection, login_id)
+        if viewer is not None and viewer.use_is_news:
+            await update_token_used(connection, login_id)
+        return viewer
 
 
 def unauthenticated(code: str = "unauthenticated", detail: str = "Sign in first.") -> Problem:

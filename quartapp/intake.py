@@ -23,7 +23,7 @@ from jobs.model import Role
 from jobs.sessions import NewSession, Session
 from jobs.workers import understood
 from quartapp.access import sees
-from quartapp.accounts import Viewer, select_user
+from quartapp.accounts import User, Viewer, select_user
 from quartapp.api.bodies import SessionBody
 from quartapp.idempotency import insert_first_answer, select_first_answer
 from quartapp.problems import Problem
@@ -70,17 +70,17 @@ async def take_in(
         await form.finish()
         fields = parse_fields(form.fields, file_name)
         await _understood(services, fields.language)
-        owner_id = await _owner(services, viewer, fields)
+        owner = await _owner(services, viewer, fields)
         info = await examine(services.store, services.prober, stored)
         new = describe(
             stored,
             info,
-            owner_id=owner_id,
+            owner_id=owner.id,
             title=fields.title,
             file_name=file_name,
             language=fields.language,
         )
-        return await finish(_create(services, viewer, new, idempotency_key))
+        return await finish(_create(services, viewer, owner, new, idempotency_key))
     except BaseException as error:
         await finish(discard(services.pool, services.store, stored.key))
         if isinstance(error, JobError):
@@ -93,13 +93,17 @@ async def take_in(
 
 
 async def _create(
-    services: Services, viewer: Viewer, new: NewSession, idempotency_key: str | None
+    services: Services,
+    viewer: Viewer,
+    owner: User,
+    new: NewSession,
+    idempotency_key: str | None,
 ) -> Accepted:
     answer = ""
 
     async def remember(connection: Connection, session: Session) -> None:
         nonlocal answer
-        answer = SessionBody.of(session).model_dump_json()
+        answer = SessionBody.of(session, owner.email).model_dump_json()
         if idempotency_key is not None:
             await insert_first_answer(connection, viewer.id, idempotency_key, session.id, answer)
 
@@ -141,15 +145,15 @@ def _same_recording(known: tuple[Accepted, str], sha256: str) -> Accepted:
     return accepted
 
 
-async def _owner(services: Services, viewer: Viewer, fields: Fields) -> UUID:
+async def _owner(services: Services, viewer: Viewer, fields: Fields) -> User:
     if fields.patient_id is None or fields.patient_id == viewer.id:
-        return viewer.id
+        return viewer.user
     if not await sees(viewer, fields.patient_id):
         raise Problem(403, "forbidden", "This patient is not assigned to you.")
     patient = await select_user(services.pool, fields.patient_id)
     if patient is None or patient.role is not Role.PATIENT:
         raise Problem(422, "invalid_request", "patient_id: there is no such patient")
-    return fields.patient_id
+    return patient
 
 
 def parse_fields(fields: dict[str, str], file_name: str) -> Fields:

@@ -89,6 +89,14 @@ class WebSettings(StreamSettings, JobSettings):
     ticket_duration_s: int = Field(
         60, ge=1, le=60, description="How long a ticket opens its stream, in seconds."
     )
+    client_poll_interval_s: float = Field(
+        3,
+        gt=0,
+        description="How often the web client asks where no stream comes through, in seconds.",
+    )
+    client_stream_retry_s: float = Field(
+        30, gt=0, description="How often it tries the stream again meanwhile, in seconds."
+    )
     cors_origins: str = Field(
         "",
         description="Origins whose pages may use the API with credentials, such as "

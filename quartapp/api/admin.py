@@ -16,14 +16,14 @@ from quartapp.accounts import (
     select_user,
     select_users,
 )
-from quartapp.api.bodies import (
+from quartapp.api.account_bodies import (
     Assignment,
     AssignmentList,
-    ProblemBody,
     UserBody,
     UserList,
     UserQuery,
 )
+from quartapp.api.bodies import ProblemBody
 from quartapp.openapi import answers
 from quartapp.problems import Problem
 from quartapp.services import services

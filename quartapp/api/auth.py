@@ -17,7 +17,8 @@ from quartapp.accounts import (
     update_login_revoked,
     update_password_hash,
 )
-from quartapp.api.bodies import Login, ProblemBody, Registration, SignedIn, UserBody
+from quartapp.api.account_bodies import Login, Registration, SignedIn, UserBody
+from quartapp.api.bodies import ProblemBody
 from quartapp.auth import credentials, current_viewer, refuse_foreign_origin
 from quartapp.openapi import answers
 from quartapp.passwords import hash_password, needs_rehash, verify_password

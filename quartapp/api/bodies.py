@@ -1,21 +1,20 @@
-"""The bodies of requests and answers, as the OpenAPI document shows them."""
+"""The bodies of requests and answers, as the OpenAPI document shows them: sessions and results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from quart_schema.pydantic import File
 
-from jobs.model import ProgressKind, Role, Segment, Stage, Status
+from jobs.model import Segment, Stage, Status
 from jobs.sessions import Session
 from jobs.subtitles import to_text
 from jobs.waiting import ExpectedTurn
-from quartapp.accounts import User, parse_address
-from quartapp.passwords import MAX_LENGTH, MIN_LENGTH
+from quartapp.problems import MEDIA_TYPE
 
 
 def _printable(value: str) -> str:
@@ -33,75 +32,6 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Registration(RequestBody):
-    email: Annotated[str, Field(max_length=254), AfterValidator(parse_address)]
-    password: SecretStr = Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH)
-
-
-class Login(RequestBody):
-    email: PlainText = Field(max_length=254)
-    password: SecretStr = Field(max_length=MAX_LENGTH)
-
-
-class UserBody(BaseModel):
-    id: UUID
-    email: str
-    role: Role
-    created_at: datetime
-
-    @classmethod
-    def of(cls, user: User) -> UserBody:
-        return cls(id=user.id, email=user.email, role=user.role, created_at=user.created_at)
-
-
-class SignedIn(BaseModel):
-    """`token` is for `Authorization: Bearer`; the cookie of the same sign-in is set beside it."""
-
-    token: str
-    user: UserBody
-
-
-class UserList(BaseModel):
-    users: list[UserBody]
-    next_cursor: str | None
-
-
-class UserQuery(BaseModel):
-    cursor: PlainText | None = Field(None, max_length=254)
-    limit: int = Field(100, ge=1, le=500)
-
-
-class Assignment(BaseModel):
-    therapist_id: UUID
-    patient_id: UUID
-
-
-class AssignmentList(BaseModel):
-    assignments: list[Assignment]
-
-
-class RosterQuery(BaseModel):
-    """Where a stream of all sessions begins, and whose it is."""
-
-    last_event_id: str | None = Field(None, description="As `Last-Event-ID`, which wins.")
-    client_id: str | None = Field(
-        None, max_length=64, description="One for each tab; takes over its own old slot."
-    )
-
-
-class DialectQuery(RosterQuery):
-    """Where the stream of one session begins, and whose it is."""
-
-    replay: Literal["all"] | None = Field(None, description="Begin with the first event.")
-    ticket: str | None = Field(None, description="Instead of a header; good once.")
-
-
-class StreamQuery(DialectQuery):
-    """What a stream of one session brings as well."""
-
-    segments: bool | None = Field(None, description="Send pieces of the transcript too.")
-
-
 class ErrorBody(BaseModel):
     code: str
     message: str
@@ -109,6 +39,8 @@ class ErrorBody(BaseModel):
 
 class ProblemBody(BaseModel):
     """RFC 9457."""
+
+    media_type: ClassVar[str] = MEDIA_TYPE
 
     type: str
     title: str
@@ -120,6 +52,7 @@ class ProblemBody(BaseModel):
 class SessionBody(BaseModel):
     id: UUID
     owner_id: UUID
+    owner_email: str
     title: str
     file_name: str
     language: str | None
@@ -142,10 +75,13 @@ class SessionBody(BaseModel):
     )
 
     @classmethod
-    def of(cls, session: Session, turn: ExpectedTurn | None = None) -> SessionBody:
+    def of(
+        cls, session: Session, owner_email: str, turn: ExpectedTurn | None = None
+    ) -> SessionBody:
         return cls(
             id=session.id,
             owner_id=session.owner_id,
+            owner_email=owner_email,
             title=session.title,
             file_name=session.file_name,
             language=session.language,
@@ -186,53 +122,30 @@ class SessionList(BaseModel):
 class SessionQuery(BaseModel):
     cursor: str | None = Field(None, max_length=200)
     limit: int = Field(50, ge=1, le=200)
+    q: PlainText | None = Field(
+        None, max_length=300, description="Part of the title or the file name, in either case."
+    )
+    status: Status | None = Field(None, description="Those in this status alone.")
+    owner_id: UUID | None = Field(None, description="Those of one person alone.")
 
 
-class StatusBody(BaseModel):
-    """One status event; seconds are floats, times are UTC, unknown values are null."""
+class WordBody(BaseModel):
+    """A recognised word; seconds from the start of the recording, confidence from 0 to 1."""
 
-    session_id: UUID
-    id: int
-    prev_id: int
-    attempt: int
-    status: Status
-    stage: Stage
-    progress: int
-    progress_kind: ProgressKind
-    message: str
-    timestamp: datetime
-    duration_processed: float | None
-    duration_total: float | None
-    estimated_completion: datetime | None
-    processing_speed: float | None
-    segments: int
-    error: ErrorBody | None
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float | None
 
 
-class LatestStatusBody(StatusBody):
-    """While it waits, also its place in the queue (1 is begun next), and when any worker was last
-    heard of; while it is worked on, when its own was."""
+class SegmentBody(BaseModel):
+    """A timed piece of the transcript; `idx` counts from 0 without gaps."""
 
-    queue_position: int | None
-    worker_seen_at: datetime | None
-
-
-class HistoryBody(BaseModel):
-    events: list[StatusBody]
-    next_after: int | None
-
-
-class HistoryQuery(BaseModel):
-    after: int = Field(0, ge=0, le=2**53)
-    limit: int = Field(200, ge=1, le=1000)
-
-
-class TicketBody(BaseModel):
-    """`ticket` goes into `?ticket=` of one stream of that session, and is then used up."""
-
-    ticket: str
-    expires_at: datetime
-    expires_in_s: int
+    idx: int
+    start_s: float
+    end_s: float
+    text: str
+    words: list[WordBody]
 
 
 class TranscriptBody(BaseModel):
@@ -241,7 +154,7 @@ class TranscriptBody(BaseModel):
     engine: str | None
     duration_s: float | None
     text: str
-    segments: list[dict[str, Any]]
+    segments: list[SegmentBody]
 
 
 def transcript_body(session: Session, segments: Sequence[Segment]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_response, tag
 
-from quartapp.api.bodies import ProblemBody, RosterQuery
-from quartapp.api.stream import MEDIA_TYPE, current_request, require_event_stream, stream_response
+from quartapp.api.bodies import ProblemBody
+from quartapp.api.status_bodies import ROSTER_EVENTS, RosterQuery
+from quartapp.api.stream import current_request, require_event_stream, stream_response
 from quartapp.auth import current_viewer
-from quartapp.openapi import answers
+from quartapp.openapi import streams
 from quartapp.opening import admit, requested_event
 from quartapp.services import services
 from quartapp.streaming.event_stream import as_blocks
@@ -21,7 +22,7 @@ blueprint = Blueprint("roster", __name__, url_prefix="/api/v1/status")
 @blueprint.get("/stream")
 @tag(["status"])
 @document_querystring(RosterQuery)
-@answers(200, "The stream", MEDIA_TYPE)
+@streams(ROSTER_EVENTS)
 @document_response(ProblemBody, 406)
 @document_response(ProblemBody, 429)
 @document_response(ProblemBody, 503)

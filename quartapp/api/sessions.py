@@ -23,10 +23,11 @@ from quart_schema import (
 from jobs.errors import StorageError
 from jobs.lifecycle import Outcome
 from jobs.model import Role, Status
-from jobs.sessions import Session, select_session, select_sessions
+from jobs.sessions import Session, SessionFilter, select_session, select_sessions
 from jobs.settings import MIB
-from jobs.waiting import select_outlook
-from quartapp.access import viewed_session
+from jobs.waiting import ExpectedTurn, select_outlook
+from quartapp.access import sees, viewed_session
+from quartapp.accounts import select_addresses
 from quartapp.api.bodies import ProblemBody, SessionBody, SessionList, SessionQuery, UploadForm
 from quartapp.auth import current_viewer
 from quartapp.idempotency import parse_key
@@ -80,9 +81,17 @@ def sessions_blueprint(uploads_per_minute: int) -> Blueprint:
     @tag(["sessions"])
     @validate_querystring(SessionQuery)
     @validate_response(SessionList)
+    @document_response(ProblemBody, 403)
+    @document_response(ProblemBody, 422)
     async def get_sessions(query_args: SessionQuery) -> SessionList:
-        """The sessions the caller may see, newest first."""
+        """The sessions the caller may see, newest first.
+
+        Of these the ones that are asked for by `q`, `status` and `owner_id`. 403 for an owner whose
+        sessions the caller may not see.
+        """
         viewer = await current_viewer()
+        if query_args.owner_id is not None and not await sees(viewer, query_args.owner_id):
+            raise Problem(403, "forbidden", "This patient is not assigned to you.")
         found = await select_sessions(
             services().pool,
             viewer_id=viewer.id,
@@ -90,6 +99,11 @@ def sessions_blueprint(uploads_per_minute: int) -> Blueprint:
             assigned=viewer.user.role is Role.THERAPIST,
             before=_parse_cursor(query_args.cursor),
             limit=query_args.limit + 1,
+            wanted=SessionFilter(
+                text=(query_args.q or "").strip(),
+                status=query_args.status,
+                owner_id=query_args.owner_id,
+            ),
         )
         page = found[: query_args.limit]
         return SessionList(
@@ -104,8 +118,7 @@ def sessions_blueprint(uploads_per_minute: int) -> Blueprint:
     @document_response(ProblemBody, 404)
     async def get_session(session_id: UUID) -> SessionBody:
         """One session."""
-        (body,) = await _bodies([await viewed_session(session_id)])
-        return body
+        return await _body(await viewed_session(session_id))
 
     @blueprint.delete("/<uuid:session_id>")
     @tag(["sessions"])
@@ -164,18 +177,41 @@ async def _answer(session_id: UUID, outcome: Outcome, wrong_state: str) -> Sessi
         raise Problem(409, "wrong_state", wrong_state)
     session = await select_session(services().pool, session_id)
     if outcome is Outcome.NOT_FOUND or session is None:
-        raise Problem(404, "not_found", "There is no such session.")
-    return SessionBody.of(session)
+        raise _not_found()
+    return await _body(session)
+
+
+async def _body(session: Session) -> SessionBody:
+    bodies = await _bodies([session])
+    if not bodies:
+        raise _not_found()
+    return bodies[0]
+
+
+def _not_found() -> Problem:
+    return Problem(404, "not_found", "There is no such session.")
 
 
 async def _bodies(sessions: Sequence[Session]) -> list[SessionBody]:
-    """With what those that wait can expect."""
-    if not any(session.status is Status.QUEUED for session in sessions):
-        return [SessionBody.of(session) for session in sessions]
-    alive_s = services().settings.lease_s
-    outlook = await select_outlook(services().pool, alive_s=alive_s, limit=None)
-    turns = {each.turn.session_id: each for each in outlook.turns}
-    return [SessionBody.of(session, turns.get(session.id)) for session in sessions]
+    """With whose they are, and what those that wait can expect."""
+    addresses = await _addresses({session.owner_id for session in sessions})
+    turns: dict[UUID, ExpectedTurn] = {}
+    if any(session.status is Status.QUEUED for session in sessions):
+        alive_s = services().settings.lease_s
+        outlook = await select_outlook(services().pool, alive_s=alive_s, limit=None)
+        turns = {each.turn.session_id: each for each in outlook.turns}
+    return [
+        SessionBody.of(session, addresses[session.owner_id], turns.get(session.id))
+        for session in sessions
+        if session.owner_id in addresses  # else it went with its owner just now
+    ]
+
+
+async def _addresses(owners: set[UUID]) -> dict[UUID, str]:
+    viewer = await current_viewer()
+    own = {viewer.id: viewer.user.email}
+    others = owners - own.keys()
+    return own | await select_addresses(services().pool, others) if others else own
 
 
 def _cursor(last: Session) -> str:

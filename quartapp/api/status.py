@@ -13,7 +13,8 @@ from jobs.statuses import select_latest_status, select_statuses_after
 from jobs.turns import select_queue_position
 from jobs.workers import select_worker_seen_at
 from quartapp.access import viewed_session
-from quartapp.api.bodies import HistoryBody, HistoryQuery, LatestStatusBody, ProblemBody
+from quartapp.api.bodies import ProblemBody
+from quartapp.api.status_bodies import HistoryBody, HistoryQuery, LatestStatusBody
 from quartapp.openapi import answers
 from quartapp.problems import Problem
 from quartapp.services import services

@@ -10,17 +10,16 @@ from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_response, tag
 
 from quartapp.access import viewed_session
-from quartapp.api.bodies import ProblemBody, StreamQuery
+from quartapp.api.bodies import ProblemBody
+from quartapp.api.status_bodies import SESSION_EVENTS, StreamQuery
 from quartapp.connection import LimitedRequest
-from quartapp.openapi import answers
+from quartapp.openapi import EVENT_STREAM, answers, streams
 from quartapp.opening import admit, nothing_to_come, requested_start, script, wants_segments
 from quartapp.problems import Problem
 from quartapp.streaming.event_stream import Encode, as_blocks, encoded
 from quartapp.streaming.slots import Transport
 
 blueprint = Blueprint("stream", __name__, url_prefix="/api/v1/sessions/<uuid:session_id>/status")
-
-MEDIA_TYPE = "text/event-stream"
 
 # Neither kept nor changed on the way, compression included; and not held back by nginx.
 HEADERS = {
@@ -32,7 +31,7 @@ HEADERS = {
 @blueprint.get("/stream")
 @tag(["status"])
 @document_querystring(StreamQuery)
-@answers(200, "The stream", MEDIA_TYPE)
+@streams(SESSION_EVENTS)
 @answers(204, "The client has seen the end")
 @document_response(ProblemBody, 403)
 @document_response(ProblemBody, 404)
@@ -73,13 +72,13 @@ def current_request() -> LimitedRequest:
 def require_event_stream() -> None:
     """Raises Problem 406 when `Accept` leaves no room for one (RFC 9110, section 12.5.1)."""
     accepted = request.accept_mimetypes
-    if accepted and not accepted.quality(MEDIA_TYPE) > 0:
-        raise Problem(406, "not_acceptable", f"The status stream is {MEDIA_TYPE} only.")
+    if accepted and not accepted.quality(EVENT_STREAM) > 0:
+        raise Problem(406, "not_acceptable", f"The status stream is {EVENT_STREAM} only.")
 
 
 def stream_response(blocks: AsyncGenerator[bytes, None] | None) -> Response:
     """The answer that carries a stream; for HEAD, with None, the same without it."""
-    response = Response(blocks if blocks is not None else b"", content_type=MEDIA_TYPE)
+    response = Response(blocks if blocks is not None else b"", content_type=EVENT_STREAM)
     response.headers.update(HEADERS)
     response.headers.pop("Content-Length", None)
     if request.http_version in {"1.0", "1.1"}:  # later versions forbid it

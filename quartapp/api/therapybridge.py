@@ -8,11 +8,12 @@ from quart import Blueprint, Response
 from quart_schema import document_querystring, document_response, tag
 
 from quartapp.access import viewed_session
-from quartapp.api.bodies import DialectQuery, ProblemBody
-from quartapp.api.stream import MEDIA_TYPE, stream_of_session
+from quartapp.api.bodies import ProblemBody
+from quartapp.api.status_bodies import DialectQuery
+from quartapp.api.stream import stream_of_session
 from quartapp.api.websocket import carry
 from quartapp.auth import require_allowed_origin
-from quartapp.openapi import answers
+from quartapp.openapi import EVENT_STREAM, answers
 from quartapp.streaming.therapybridge import Dialect
 
 blueprint = Blueprint(
@@ -23,7 +24,7 @@ blueprint = Blueprint(
 @blueprint.get("/stream")
 @tag(["status"])
 @document_querystring(DialectQuery)
-@answers(200, "The stream", MEDIA_TYPE)
+@answers(200, "The stream", EVENT_STREAM)
 @answers(204, "The client has seen the end")
 @document_response(ProblemBody, 403)
 @document_response(ProblemBody, 404)

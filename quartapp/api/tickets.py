@@ -10,7 +10,8 @@ from quart_rate_limiter import RateLimit, rate_limit
 from quart_schema import document_response, tag, validate_response
 
 from quartapp.access import viewed_session
-from quartapp.api.bodies import ProblemBody, TicketBody
+from quartapp.api.bodies import ProblemBody
+from quartapp.api.status_bodies import TicketBody
 from quartapp.auth import current_viewer
 from quartapp.cors import is_preflight
 from quartapp.problems import Problem

@@ -31,6 +31,7 @@ PUBLIC = {
     "/static/<path:filename>",
     "/api/v1/auth/login",
     "/api/v1/auth/register",
+    "/api/v1/config",
 }
 UNLIMITED = {"/healthz"}
 

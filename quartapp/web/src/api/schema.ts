@@ -72,6 +72,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The caller's tokens that are good, newest first; never their texts. */
+        get: operations["get_get_tokens"];
+        put?: never;
+        /**
+         * Make a token for a program to act as the caller.
+         * @description `token` is shown this once, and is good until it expires or is revoked. 409
+         *     `too_many_tokens` when there are twenty already.
+         */
+        post: operations["post_post_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/tokens/{token_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke a token of the caller.
+         * @description It is refused from now on, and streams opened with it end within seconds. 404 for one that
+         *     is not the caller's, or is over.
+         */
+        delete: operations["delete_delete_token"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions": {
         parameters: {
             query?: never;
@@ -79,7 +122,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The sessions the caller may see, newest first. */
+        /**
+         * The sessions the caller may see, newest first.
+         * @description Of these the ones that are asked for by `q`, `status` and `owner_id`. 403 for an owner whose
+         *     sessions the caller may not see.
+         */
         get: operations["get_get_sessions"];
         put?: never;
         /**
@@ -327,6 +374,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/patients": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The patients assigned to the caller, by address; to an administrator all patients. */
+        get: operations["get_get_patients"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/config": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Settings of this server that concern its clients; needs no sign-in. */
+        get: operations["get_get_config"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/users": {
         parameters: {
             query?: never;
@@ -383,6 +464,23 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** Registration */
+        Registration: {
+            email: string;
+            /** Format: password */
+            password: string;
+        };
+        /**
+         * ProblemBody
+         * @description RFC 9457.
+         */
+        ProblemBody: {
+            type: string;
+            title: string;
+            status: number;
+            code: string;
+            detail: string;
+        };
         /**
          * Role
          * @description What an account may see: own sessions; own and assigned patients'; everything.
@@ -391,25 +489,93 @@ export interface components {
         Role: "patient" | "therapist" | "admin";
         /** UserBody */
         UserBody: {
-            /**
-             * Id
-             * Format: uuid
-             */
+            /** Format: uuid */
             id: string;
-            /** Email */
             email: string;
             role: components["schemas"]["Role"];
-            /**
-             * Created At
-             * Format: date-time
-             */
+            /** Format: date-time */
             created_at: string;
+        };
+        /**
+         * SignedIn
+         * @description `token` is for `Authorization: Bearer`; the cookie of the same sign-in is set beside it.
+         */
+        SignedIn: {
+            token: string;
+            user: components["schemas"]["UserBody"];
+        };
+        /** Login */
+        Login: {
+            email: string;
+            /** Format: password */
+            password: string;
+        };
+        /**
+         * TokenBody
+         * @description A token without its text; `last_used_at` is right to a minute.
+         */
+        TokenBody: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            expires_at: string;
+            last_used_at: string | null;
+        };
+        /** TokenList */
+        TokenList: {
+            tokens: components["schemas"]["TokenBody"][];
+        };
+        /** NewToken */
+        NewToken: {
+            /** @description What it is for, to tell it from others. */
+            name: string;
+            /** @default 90 */
+            expires_in_days: number;
+        };
+        /**
+         * TokenMade
+         * @description `token` is for `Authorization: Bearer`, and is shown this once.
+         */
+        TokenMade: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            expires_at: string;
+            last_used_at: string | null;
+            token: string;
+        };
+        /**
+         * UploadForm
+         * @description The form of an upload; only its documentation, since it is read as it arrives.
+         */
+        UploadForm: {
+            /**
+             * Format: binary
+             * @description The recording: any audio, or video with a sound track.
+             */
+            file: string;
+            /** @default null */
+            title: string | null;
+            /**
+             * @description A language tag such as `en`.
+             * @default null
+             */
+            language: string | null;
+            /**
+             * @description Whose session it is to be.
+             * @default null
+             */
+            patient_id: string | null;
         };
         /** ErrorBody */
         ErrorBody: {
-            /** Code */
             code: string;
-            /** Message */
             message: string;
         };
         /**
@@ -426,60 +592,53 @@ export interface components {
         Status: "queued" | "processing" | "completed" | "failed" | "cancelled";
         /** SessionBody */
         SessionBody: {
-            /**
-             * Id
-             * Format: uuid
-             */
+            /** Format: uuid */
             id: string;
-            /**
-             * Owner Id
-             * Format: uuid
-             */
+            /** Format: uuid */
             owner_id: string;
-            /** Title */
+            owner_email: string;
             title: string;
-            /** File Name */
             file_name: string;
-            /** Language */
             language: string | null;
-            /** Engine */
             engine: string | null;
-            /** Size Bytes */
             size_bytes: number;
-            /** Duration S */
             duration_s: number | null;
             status: components["schemas"]["Status"];
             stage: components["schemas"]["Stage"];
-            /** Progress */
             progress: number;
-            /** Attempt */
             attempt: number;
-            /** Segments */
             segments: number;
             error: components["schemas"]["ErrorBody"] | null;
-            /** Has Audio */
             has_audio: boolean;
-            /**
-             * Created At
-             * Format: date-time
-             */
+            /** Format: date-time */
             created_at: string;
-            /** Started At */
             started_at: string | null;
-            /** Finished At */
             finished_at: string | null;
             /**
-             * Queue Position
              * @description While it waits; 1 is begun next.
              * @default null
              */
             queue_position: number | null;
             /**
-             * Estimated Start
              * @description While it waits; null without ground for an estimate.
              * @default null
              */
             estimated_start: string | null;
+        };
+        /** SessionList */
+        SessionList: {
+            sessions: components["schemas"]["SessionBody"][];
+            next_cursor: string | null;
+        };
+        /**
+         * TicketBody
+         * @description `ticket` goes into `?ticket=` of one stream of that session, and is then used up.
+         */
+        TicketBody: {
+            ticket: string;
+            /** Format: date-time */
+            expires_at: string;
+            expires_in_s: number;
         };
         /**
          * ProgressKind
@@ -488,57 +647,183 @@ export interface components {
          */
         ProgressKind: "measured" | "estimated" | "none";
         /**
+         * LatestStatusBody
+         * @description While it waits, also its place in the queue (1 is begun next), and when any worker was last
+         *     heard of; while it is worked on, when its own was.
+         */
+        LatestStatusBody: {
+            /** Format: uuid */
+            session_id: string;
+            id: number;
+            prev_id: number;
+            attempt: number;
+            status: components["schemas"]["Status"];
+            stage: components["schemas"]["Stage"];
+            progress: number;
+            progress_kind: components["schemas"]["ProgressKind"];
+            message: string;
+            /** Format: date-time */
+            timestamp: string;
+            duration_processed: number | null;
+            duration_total: number | null;
+            estimated_completion: string | null;
+            processing_speed: number | null;
+            segments: number;
+            error: components["schemas"]["ErrorBody"] | null;
+            queue_position: number | null;
+            worker_seen_at: string | null;
+        };
+        /**
          * StatusBody
          * @description One status event; seconds are floats, times are UTC, unknown values are null.
          */
         StatusBody: {
-            /**
-             * Session Id
-             * Format: uuid
-             */
+            /** Format: uuid */
             session_id: string;
-            /** Id */
             id: number;
-            /** Prev Id */
             prev_id: number;
-            /** Attempt */
             attempt: number;
             status: components["schemas"]["Status"];
             stage: components["schemas"]["Stage"];
-            /** Progress */
             progress: number;
             progress_kind: components["schemas"]["ProgressKind"];
-            /** Message */
             message: string;
-            /**
-             * Timestamp
-             * Format: date-time
-             */
+            /** Format: date-time */
             timestamp: string;
-            /** Duration Processed */
             duration_processed: number | null;
-            /** Duration Total */
             duration_total: number | null;
-            /** Estimated Completion */
             estimated_completion: string | null;
-            /** Processing Speed */
             processing_speed: number | null;
-            /** Segments */
             segments: number;
             error: components["schemas"]["ErrorBody"] | null;
         };
+        /** HistoryBody */
+        HistoryBody: {
+            events: components["schemas"]["StatusBody"][];
+            next_after: number | null;
+        };
+        /**
+         * HelloBody
+         * @description The first event: what to expect of this stream. `poll`: the database is asked now and then,
+         *     since it cannot tell by itself.
+         */
+        HelloBody: {
+            /** Format: uuid */
+            stream_id: string;
+            /** Format: date-time */
+            server_time: string;
+            heartbeat_s: number;
+            idle_timeout_s: number;
+            max_lifetime_s: number;
+            /** @enum {string} */
+            transport: "push" | "poll";
+        };
+        /**
+         * WordBody
+         * @description A recognised word; seconds from the start of the recording, confidence from 0 to 1.
+         */
+        WordBody: {
+            text: string;
+            start_s: number;
+            end_s: number;
+            confidence: number | null;
+        };
+        /**
+         * SegmentBody
+         * @description A timed piece of the transcript; `idx` counts from 0 without gaps.
+         */
+        SegmentBody: {
+            idx: number;
+            start_s: number;
+            end_s: number;
+            text: string;
+            words: components["schemas"]["WordBody"][];
+        };
+        /**
+         * ResetBody
+         * @description The cursor is not known; a snapshot follows.
+         */
+        ResetBody: {
+            /** @constant */
+            reason: "cursor_unknown";
+        };
+        /**
+         * HeartbeatBody
+         * @description There is nothing else to say; while it is worked on, when its worker was last heard of.
+         */
+        HeartbeatBody: {
+            /** Format: date-time */
+            timestamp: string;
+            worker_seen_at: string | null;
+            /** @enum {string} */
+            transport: "push" | "poll";
+        };
+        /**
+         * EndingBody
+         * @description The stream ends with this event, and its name says why.
+         */
+        EndingBody: {
+            /** Format: date-time */
+            timestamp: string;
+        };
+        /**
+         * GoneBody
+         * @description This session was deleted, or may not be seen any more; the stream goes on.
+         */
+        GoneBody: {
+            /** Format: uuid */
+            session_id: string;
+        };
+        /** TranscriptBody */
+        TranscriptBody: {
+            /** Format: uuid */
+            session_id: string;
+            language: string | null;
+            engine: string | null;
+            duration_s: number | null;
+            text: string;
+            segments: components["schemas"]["SegmentBody"][];
+        };
+        /** PatientBody */
+        PatientBody: {
+            /** Format: uuid */
+            id: string;
+            email: string;
+            /** @description How many there are. */
+            sessions: number;
+            latest_session_at: string | null;
+        };
+        /** PatientList */
+        PatientList: {
+            patients: components["schemas"]["PatientBody"][];
+            next_cursor: string | null;
+        };
+        /** ConfigBody */
+        ConfigBody: {
+            version: string;
+            /** @enum {string} */
+            registration: "open" | "closed";
+            max_upload_bytes: number;
+            /** @description How often to ask where no stream comes through. */
+            poll_interval_s: number;
+            /** @description How often to try the stream again meanwhile. */
+            stream_retry_s: number;
+        };
+        /** UserList */
+        UserList: {
+            users: components["schemas"]["UserBody"][];
+            next_cursor: string | null;
+        };
         /** Assignment */
         Assignment: {
-            /**
-             * Therapist Id
-             * Format: uuid
-             */
+            /** Format: uuid */
             therapist_id: string;
-            /**
-             * Patient Id
-             * Format: uuid
-             */
+            /** Format: uuid */
             patient_id: string;
+        };
+        /** AssignmentList */
+        AssignmentList: {
+            assignments: components["schemas"]["Assignment"][];
         };
     };
     responses: never;
@@ -556,17 +841,9 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: {
+        requestBody: {
             content: {
-                "application/json": {
-                    /** Email */
-                    email: string;
-                    /**
-                     * Password
-                     * Format: password
-                     */
-                    password: string;
-                };
+                "application/json": components["schemas"]["Registration"];
             };
         };
         responses: {
@@ -576,11 +853,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Token */
-                        token: string;
-                        user: components["schemas"]["UserBody"];
-                    };
+                    "application/json": components["schemas"]["SignedIn"];
                 };
             };
             /** @description RFC 9457. */
@@ -589,18 +862,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -609,18 +871,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -632,17 +883,9 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: {
+        requestBody: {
             content: {
-                "application/json": {
-                    /** Email */
-                    email: string;
-                    /**
-                     * Password
-                     * Format: password
-                     */
-                    password: string;
-                };
+                "application/json": components["schemas"]["Login"];
             };
         };
         responses: {
@@ -652,11 +895,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Token */
-                        token: string;
-                        user: components["schemas"]["UserBody"];
-                    };
+                    "application/json": components["schemas"]["SignedIn"];
                 };
             };
             /** @description RFC 9457. */
@@ -665,18 +904,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -703,18 +931,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -733,21 +950,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /**
-                         * Id
-                         * Format: uuid
-                         */
-                        id: string;
-                        /** Email */
-                        email: string;
-                        role: components["schemas"]["Role"];
-                        /**
-                         * Created At
-                         * Format: date-time
-                         */
-                        created_at: string;
-                    };
+                    "application/json": components["schemas"]["UserBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -756,18 +959,142 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+        };
+    };
+    get_get_tokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenList"];
+                };
+            };
+            /** @description RFC 9457. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+        };
+    };
+    post_post_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewToken"];
+            };
+        };
+        responses: {
+            /** @description `token` is for `Authorization: Bearer`, and is shown this once. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenMade"];
+                };
+            };
+            /** @description RFC 9457. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description RFC 9457. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description RFC 9457. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description RFC 9457. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+        };
+    };
+    delete_delete_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                token_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description RFC 9457. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description RFC 9457. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description RFC 9457. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -777,6 +1104,12 @@ export interface operations {
             query?: {
                 cursor?: string | null;
                 limit?: number;
+                /** @description Part of the title or the file name, in either case. */
+                q?: string | null;
+                /** @description Those in this status alone. */
+                status?: components["schemas"]["Status"] | null;
+                /** @description Those of one person alone. */
+                owner_id?: string | null;
             };
             header?: never;
             path?: never;
@@ -789,12 +1122,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Sessions */
-                        sessions: components["schemas"]["SessionBody"][];
-                        /** Next Cursor */
-                        next_cursor: string | null;
-                    };
+                    "application/json": components["schemas"]["SessionList"];
+                };
+            };
+            /** @description RFC 9457. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+            /** @description RFC 9457. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -806,33 +1152,9 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: {
+        requestBody: {
             content: {
-                "multipart/form-data": {
-                    /**
-                     * File
-                     * Format: binary
-                     * @description The recording: any audio, or video with a sound track.
-                     */
-                    file: string;
-                    /**
-                     * Title
-                     * @default null
-                     */
-                    title?: string | null;
-                    /**
-                     * Language
-                     * @description A language tag such as `en`.
-                     * @default null
-                     */
-                    language?: string | null;
-                    /**
-                     * Patient Id
-                     * @description Whose session it is to be.
-                     * @default null
-                     */
-                    patient_id?: string | null;
-                };
+                "multipart/form-data": components["schemas"]["UploadForm"];
             };
         };
         responses: {
@@ -841,62 +1163,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /**
-                         * Id
-                         * Format: uuid
-                         */
-                        id: string;
-                        /**
-                         * Owner Id
-                         * Format: uuid
-                         */
-                        owner_id: string;
-                        /** Title */
-                        title: string;
-                        /** File Name */
-                        file_name: string;
-                        /** Language */
-                        language: string | null;
-                        /** Engine */
-                        engine: string | null;
-                        /** Size Bytes */
-                        size_bytes: number;
-                        /** Duration S */
-                        duration_s: number | null;
-                        status: components["schemas"]["Status"];
-                        stage: components["schemas"]["Stage"];
-                        /** Progress */
-                        progress: number;
-                        /** Attempt */
-                        attempt: number;
-                        /** Segments */
-                        segments: number;
-                        error: components["schemas"]["ErrorBody"] | null;
-                        /** Has Audio */
-                        has_audio: boolean;
-                        /**
-                         * Created At
-                         * Format: date-time
-                         */
-                        created_at: string;
-                        /** Started At */
-                        started_at: string | null;
-                        /** Finished At */
-                        finished_at: string | null;
-                        /**
-                         * Queue Position
-                         * @description While it waits; 1 is begun next.
-                         * @default null
-                         */
-                        queue_position: number | null;
-                        /**
-                         * Estimated Start
-                         * @description While it waits; null without ground for an estimate.
-                         * @default null
-                         */
-                        estimated_start: string | null;
-                    };
+                    "application/json": components["schemas"]["SessionBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -905,18 +1172,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -925,18 +1181,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -945,18 +1190,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -977,62 +1211,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /**
-                         * Id
-                         * Format: uuid
-                         */
-                        id: string;
-                        /**
-                         * Owner Id
-                         * Format: uuid
-                         */
-                        owner_id: string;
-                        /** Title */
-                        title: string;
-                        /** File Name */
-                        file_name: string;
-                        /** Language */
-                        language: string | null;
-                        /** Engine */
-                        engine: string | null;
-                        /** Size Bytes */
-                        size_bytes: number;
-                        /** Duration S */
-                        duration_s: number | null;
-                        status: components["schemas"]["Status"];
-                        stage: components["schemas"]["Stage"];
-                        /** Progress */
-                        progress: number;
-                        /** Attempt */
-                        attempt: number;
-                        /** Segments */
-                        segments: number;
-                        error: components["schemas"]["ErrorBody"] | null;
-                        /** Has Audio */
-                        has_audio: boolean;
-                        /**
-                         * Created At
-                         * Format: date-time
-                         */
-                        created_at: string;
-                        /** Started At */
-                        started_at: string | null;
-                        /** Finished At */
-                        finished_at: string | null;
-                        /**
-                         * Queue Position
-                         * @description While it waits; 1 is begun next.
-                         * @default null
-                         */
-                        queue_position: number | null;
-                        /**
-                         * Estimated Start
-                         * @description While it waits; null without ground for an estimate.
-                         * @default null
-                         */
-                        estimated_start: string | null;
-                    };
+                    "application/json": components["schemas"]["SessionBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1041,18 +1220,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1061,18 +1229,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1101,18 +1258,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1121,18 +1267,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1153,62 +1288,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /**
-                         * Id
-                         * Format: uuid
-                         */
-                        id: string;
-                        /**
-                         * Owner Id
-                         * Format: uuid
-                         */
-                        owner_id: string;
-                        /** Title */
-                        title: string;
-                        /** File Name */
-                        file_name: string;
-                        /** Language */
-                        language: string | null;
-                        /** Engine */
-                        engine: string | null;
-                        /** Size Bytes */
-                        size_bytes: number;
-                        /** Duration S */
-                        duration_s: number | null;
-                        status: components["schemas"]["Status"];
-                        stage: components["schemas"]["Stage"];
-                        /** Progress */
-                        progress: number;
-                        /** Attempt */
-                        attempt: number;
-                        /** Segments */
-                        segments: number;
-                        error: components["schemas"]["ErrorBody"] | null;
-                        /** Has Audio */
-                        has_audio: boolean;
-                        /**
-                         * Created At
-                         * Format: date-time
-                         */
-                        created_at: string;
-                        /** Started At */
-                        started_at: string | null;
-                        /** Finished At */
-                        finished_at: string | null;
-                        /**
-                         * Queue Position
-                         * @description While it waits; 1 is begun next.
-                         * @default null
-                         */
-                        queue_position: number | null;
-                        /**
-                         * Estimated Start
-                         * @description While it waits; null without ground for an estimate.
-                         * @default null
-                         */
-                        estimated_start: string | null;
-                    };
+                    "application/json": components["schemas"]["SessionBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1217,18 +1297,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1249,62 +1318,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /**
-                         * Id
-                         * Format: uuid
-                         */
-                        id: string;
-                        /**
-                         * Owner Id
-                         * Format: uuid
-                         */
-                        owner_id: string;
-                        /** Title */
-                        title: string;
-                        /** File Name */
-                        file_name: string;
-                        /** Language */
-                        language: string | null;
-                        /** Engine */
-                        engine: string | null;
-                        /** Size Bytes */
-                        size_bytes: number;
-                        /** Duration S */
-                        duration_s: number | null;
-                        status: components["schemas"]["Status"];
-                        stage: components["schemas"]["Stage"];
-                        /** Progress */
-                        progress: number;
-                        /** Attempt */
-                        attempt: number;
-                        /** Segments */
-                        segments: number;
-                        error: components["schemas"]["ErrorBody"] | null;
-                        /** Has Audio */
-                        has_audio: boolean;
-                        /**
-                         * Created At
-                         * Format: date-time
-                         */
-                        created_at: string;
-                        /** Started At */
-                        started_at: string | null;
-                        /** Finished At */
-                        finished_at: string | null;
-                        /**
-                         * Queue Position
-                         * @description While it waits; 1 is begun next.
-                         * @default null
-                         */
-                        queue_position: number | null;
-                        /**
-                         * Estimated Start
-                         * @description While it waits; null without ground for an estimate.
-                         * @default null
-                         */
-                        estimated_start: string | null;
-                    };
+                    "application/json": components["schemas"]["SessionBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1313,18 +1327,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1346,17 +1349,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Ticket */
-                        ticket: string;
-                        /**
-                         * Expires At
-                         * Format: date-time
-                         */
-                        expires_at: string;
-                        /** Expires In S */
-                        expires_in_s: number;
-                    };
+                    "application/json": components["schemas"]["TicketBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1365,18 +1358,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1385,18 +1367,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1405,18 +1376,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1441,46 +1401,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /**
-                         * Session Id
-                         * Format: uuid
-                         */
-                        session_id: string;
-                        /** Id */
-                        id: number;
-                        /** Prev Id */
-                        prev_id: number;
-                        /** Attempt */
-                        attempt: number;
-                        status: components["schemas"]["Status"];
-                        stage: components["schemas"]["Stage"];
-                        /** Progress */
-                        progress: number;
-                        progress_kind: components["schemas"]["ProgressKind"];
-                        /** Message */
-                        message: string;
-                        /**
-                         * Timestamp
-                         * Format: date-time
-                         */
-                        timestamp: string;
-                        /** Duration Processed */
-                        duration_processed: number | null;
-                        /** Duration Total */
-                        duration_total: number | null;
-                        /** Estimated Completion */
-                        estimated_completion: string | null;
-                        /** Processing Speed */
-                        processing_speed: number | null;
-                        /** Segments */
-                        segments: number;
-                        error: components["schemas"]["ErrorBody"] | null;
-                        /** Queue Position */
-                        queue_position: number | null;
-                        /** Worker Seen At */
-                        worker_seen_at: string | null;
-                    };
+                    "application/json": components["schemas"]["LatestStatusBody"];
                 };
             };
             /** @description Nothing new since `If-None-Match` */
@@ -1496,18 +1417,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1516,18 +1426,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1551,12 +1450,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Events */
-                        events: components["schemas"]["StatusBody"][];
-                        /** Next After */
-                        next_after: number | null;
-                    };
+                    "application/json": components["schemas"]["HistoryBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1565,18 +1459,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1585,18 +1468,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1645,18 +1517,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1665,18 +1526,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1685,18 +1535,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1705,18 +1544,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1725,18 +1553,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1783,18 +1600,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1803,18 +1609,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1823,18 +1618,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1843,18 +1627,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1863,18 +1636,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1908,18 +1670,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1928,18 +1679,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -1948,18 +1688,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -1970,7 +1699,7 @@ export interface operations {
             header?: never;
             path: {
                 session_id: string;
-                form: "txt" | "srt" | "json" | "vtt";
+                form: "json" | "srt" | "txt" | "vtt";
             };
             cookie?: never;
         };
@@ -1981,25 +1710,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /**
-                         * Session Id
-                         * Format: uuid
-                         */
-                        session_id: string;
-                        /** Language */
-                        language: string | null;
-                        /** Engine */
-                        engine: string | null;
-                        /** Duration S */
-                        duration_s: number | null;
-                        /** Text */
-                        text: string;
-                        /** Segments */
-                        segments: {
-                            [key: string]: unknown;
-                        }[];
-                    };
+                    "application/json": components["schemas"]["TranscriptBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -2008,18 +1719,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -2028,18 +1728,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -2081,18 +1770,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -2101,18 +1779,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -2121,18 +1788,57 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+        };
+    };
+    get_get_patients: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PatientList"];
+                };
+            };
+            /** @description RFC 9457. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemBody"];
+                };
+            };
+        };
+    };
+    get_get_config: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConfigBody"];
                 };
             };
         };
@@ -2154,12 +1860,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Users */
-                        users: components["schemas"]["UserBody"][];
-                        /** Next Cursor */
-                        next_cursor: string | null;
-                    };
+                    "application/json": components["schemas"]["UserList"];
                 };
             };
             /** @description RFC 9457. */
@@ -2168,18 +1869,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -2198,10 +1888,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Assignments */
-                        assignments: components["schemas"]["Assignment"][];
-                    };
+                    "application/json": components["schemas"]["AssignmentList"];
                 };
             };
             /** @description RFC 9457. */
@@ -2210,18 +1897,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -2251,18 +1927,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -2271,18 +1936,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
             /** @description RFC 9457. */
@@ -2291,18 +1945,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
@@ -2332,18 +1975,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** Type */
-                        type: string;
-                        /** Title */
-                        title: string;
-                        /** Status */
-                        status: number;
-                        /** Code */
-                        code: string;
-                        /** Detail */
-                        detail: string;
-                    };
+                    "application/problem+json": components["schemas"]["ProblemBody"];
                 };
             };
         };
