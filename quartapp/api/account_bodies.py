@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, StringConstrai
 
 from jobs.model import Role
 from quartapp.accounts import Patient, User, parse_address
-from quartapp.api.bodies import PlainText, RequestBody
+from quartapp.api.bodies import PlainText, RequestBody, printable
 from quartapp.passwords import MAX_LENGTH, MIN_LENGTH
 from quartapp.tokens import MAX_DURATION_DAYS, MAX_NAME_LENGTH, Token
 
@@ -45,9 +45,11 @@ class SignedIn(BaseModel):
 
 class NewToken(RequestBody):
     name: Annotated[
-        PlainText,
+        str,
         StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NAME_LENGTH),
-    ] = Field(description="What it is for, to tell it from others.")
+        AfterValidator(printable),
+        Field(description="What it is for, to tell it from others."),
+    ]
     expires_in_days: int = Field(90, ge=1, le=MAX_DURATION_DAYS)
 
 

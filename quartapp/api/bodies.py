@@ -17,13 +17,13 @@ from jobs.waiting import ExpectedTurn
 from quartapp.problems import MEDIA_TYPE
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
     if "\0" in value:
         raise ValueError("a NUL character stands for nothing")
     return value
 
 
-PlainText = Annotated[str, AfterValidator(_printable)]
+PlainText = Annotated[str, AfterValidator(printable)]
 
 
 class RequestBody(BaseModel):

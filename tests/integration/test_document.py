@@ -55,7 +55,7 @@ class Document:
         if "enum" in schema or "const" in schema:
             allowed = schema.get("enum", [schema.get("const")])
             return [] if value in allowed else [f"{at} is none of {allowed}"]
-        kinds = {
+        kinds: dict[str, type | tuple[type, ...]] = {
             "object": dict,
             "array": list,
             "string": str,
