@@ -10,9 +10,10 @@ export type LatestStatus = components["schemas"]["LatestStatusBody"];
 export type Segment = components["schemas"]["SegmentBody"];
 
 /**
- * `connecting`: nothing has been heard yet. `live`: events come as they happen. `polling`: the
- * status is asked for every few seconds, and the stream is tried again meanwhile. `closed`: it is
- * over, or may not be seen; nothing will come.
+ * `connecting`: nothing has been heard yet, or the stream is opened again after it broke. `live`:
+ * events come as they happen. `polling`: the status is asked for every few seconds, and the stream
+ * is tried again meanwhile. `closed`: it is over, or may not be seen; nothing will come unless
+ * `retry` is called, as after the session itself was retried.
  */
 export type Connection = "connecting" | "live" | "polling" | "closed";
 
@@ -24,7 +25,8 @@ export interface StatusProblem {
   readonly final: boolean;
 }
 
-interface Followed {
+/** What is known of how it is followed. */
+export interface Followed {
   readonly connection: Connection;
   /** What is shown may be old: nothing has been heard for longer than the transport promises. */
   readonly isStale: boolean;
