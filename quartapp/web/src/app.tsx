@@ -1,0 +1,32 @@
+import { lazy } from "react";
+import { Route, Routes } from "react-router";
+import { Gate } from "./account/Gate";
+import { Layout } from "./components/Layout";
+import { NotFoundPage } from "./pages/NotFoundPage";
+import { RecordingsPage } from "./pages/recordings/RecordingsPage";
+
+const SessionPage = lazy(() => import("./pages/session/SessionPage"));
+const PatientsPage = lazy(() => import("./pages/patients/PatientsPage"));
+const PatientPage = lazy(() => import("./pages/patients/PatientPage"));
+const AccountPage = lazy(() => import("./pages/account/AccountPage"));
+
+/** Every address of the pages. All but the unknown ones need a sign-in, which `Gate` asks for in
+ * place, so that the address stays where one wanted to go. */
+export function App() {
+  return (
+    <Routes>
+      <Route element={<Layout />}>
+        <Route element={<Gate />}>
+          <Route index element={<RecordingsPage />} />
+          <Route path="sign-in" element={<RecordingsPage />} />
+          <Route path="register" element={<RecordingsPage />} />
+          <Route path="sessions/:sessionId" element={<SessionPage />} />
+          <Route path="patients" element={<PatientsPage />} />
+          <Route path="patients/:patientId" element={<PatientPage />} />
+          <Route path="account" element={<AccountPage />} />
+        </Route>
+        <Route path="*" element={<NotFoundPage />} />
+      </Route>
+    </Routes>
+  );
+}

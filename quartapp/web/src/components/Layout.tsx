@@ -1,0 +1,42 @@
+import { useQuery } from "@tanstack/react-query";
+import { Link, NavLink, Outlet } from "react-router";
+import { visitorQuery } from "../api/account";
+import { DropLayer } from "../uploads/DropLayer";
+import { Mark, Person } from "./icons";
+
+/** What every page has: the way around above, the page, the foot. */
+export function Layout() {
+  const user = useQuery({ ...visitorQuery, enabled: false }).data?.user ?? null;
+  return (
+    <>
+      <a className="skip" href="#main">
+        Skip to content
+      </a>
+      <header className="top">
+        <Link className="brand" to="/">
+          <Mark /> quartapp
+        </Link>
+        {user && (
+          <nav aria-label="Main">
+            <NavLink to="/" end>
+              Recordings
+            </NavLink>
+            {user.role !== "patient" && <NavLink to="/patients">Patients</NavLink>}
+            <NavLink className="who" to="/account" title={user.email}>
+              <Person />
+              <span className="unseen">Account of </span>
+              <span className="who-email">{user.email}</span>
+            </NavLink>
+          </nav>
+        )}
+      </header>
+      <main id="main" tabIndex={-1}>
+        <Outlet />
+      </main>
+      <footer>
+        <a href="/docs">API</a>
+      </footer>
+      {user && <DropLayer />}
+    </>
+  );
+}

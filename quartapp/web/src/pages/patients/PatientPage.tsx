@@ -1,0 +1,36 @@
+import { useInfiniteQuery } from "@tanstack/react-query";
+import { Link, useParams } from "react-router";
+import { useViewer } from "../../account/Gate";
+import { patientsQuery } from "../../api/patients";
+import { Loading } from "../../components/Loading";
+import { Notice } from "../../components/Notice";
+import { PageHeading } from "../../components/PageHeading";
+import { Trouble } from "../../components/Trouble";
+import { SessionBrowser } from "../recordings/SessionBrowser";
+
+/** One patient's recordings, and uploads for them. */
+export default function PatientPage() {
+  const { patientId = "" } = useParams();
+  const { role } = useViewer();
+  const { data, error, refetch } = useInfiniteQuery({
+    ...patientsQuery,
+    enabled: role !== "patient",
+  });
+  if (role === "patient") {
+    return <Notice heading="Not yours to see" text="Patients are shown to their therapists." />;
+  }
+  if (!data) return error ? <Trouble error={error} onRetry={refetch} /> : <Loading />;
+  const patient = data.pages.flatMap((page) => page.patients).find(({ id }) => id === patientId);
+  if (!patient) {
+    return <Notice heading="Nothing here" text="No patient of yours has this address." />;
+  }
+  return (
+    <>
+      <p className="back">
+        <Link to="/patients">← All patients</Link>
+      </p>
+      <PageHeading>{patient.email}</PageHeading>
+      <SessionBrowser key={patient.id} ownerId={patient.id} />
+    </>
+  );
+}

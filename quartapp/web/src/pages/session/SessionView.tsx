@@ -1,0 +1,71 @@
+import { Link, useNavigate } from "react-router";
+import { useViewer } from "../../account/Gate";
+import type { Session } from "../../api/sessions";
+import { DeleteRecording } from "../../components/DeleteRecording";
+import { Bin } from "../../components/icons";
+import { Notice } from "../../components/Notice";
+import { PageHeading } from "../../components/PageHeading";
+import { useNow } from "../../components/useNow";
+import { size } from "../../words/size";
+import { isOver } from "../../words/status";
+import { ago, clock } from "../../words/time";
+import { StatusCard } from "./StatusCard";
+import { Timeline } from "./Timeline";
+import { TranscriptCard } from "./TranscriptCard";
+import { useFavicon } from "./useFavicon";
+import { useFollowed } from "./useFollowed";
+import { useSpokenProgress } from "./useSpokenProgress";
+
+/** A session as it goes on. */
+export function SessionView({ session: loaded }: { session: Session }) {
+  const followed = useFollowed(loaded);
+  const { session, segments } = followed;
+  const navigate = useNavigate();
+  useFavicon(session.status, session.progress);
+  useSpokenProgress(session);
+  if (followed.isGone) {
+    return <Notice heading="This recording was deleted" text="It is gone, with its transcript." />;
+  }
+  const isRunning = !isOver(session.status);
+  const { title, progress } = session;
+  return (
+    <article className="session">
+      <p className="back">
+        <Link to="/">← All recordings</Link>
+      </p>
+      <header className="session-head">
+        <PageHeading title={session.status === "processing" ? `${progress} % · ${title}` : title}>
+          {title}
+        </PageHeading>
+        <DeleteRecording
+          session={session}
+          kind="danger"
+          label="Delete"
+          onDeleted={() => navigate("/", { replace: true })}
+        >
+          <Bin /> Delete
+        </DeleteRecording>
+      </header>
+      <Facts session={session} />
+      <StatusCard followed={followed} />
+      {(segments.length > 0 || !isRunning || session.has_audio) && (
+        <TranscriptCard session={session} segments={segments} isLoading={followed.isTextLoading} />
+      )}
+      <Timeline session={session} />
+    </article>
+  );
+}
+
+function Facts({ session }: { session: Session }) {
+  const viewer = useViewer();
+  const now = useNow(60_000);
+  const { file_name, duration_s, size_bytes, created_at, owner_id, owner_email } = session;
+  const facts = [
+    file_name,
+    ...(duration_s === null ? [] : [clock(duration_s)]),
+    size(size_bytes),
+    `uploaded ${ago(created_at, now)}`,
+    ...(owner_id === viewer.id ? [] : [owner_email]),
+  ];
+  return <p className="soft facts">{facts.join(" · ")}</p>;
+}

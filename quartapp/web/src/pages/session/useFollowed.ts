@@ -1,0 +1,107 @@
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import type { Connection, StatusMessage } from "quartapp-status";
+import { useTranscriptionStatusSSE } from "quartapp-status/react";
+import { useEffect, useState } from "react";
+import { useViewer } from "../../account/Gate";
+import { signedOut } from "../../api/queryClient";
+import {
+  cancelSession,
+  LISTS,
+  retrySession,
+  type Segment,
+  type Session,
+  sessionQuery,
+  statusQuery,
+  transcriptQuery,
+} from "../../api/sessions";
+import { withStatus } from "../../api/withStatus";
+import { isOver } from "../../words/status";
+
+/** A session as it is now, how that is known, and what can be done. */
+export interface FollowedSession {
+  readonly session: Session;
+  /** The latest message; null before any. */
+  readonly message: StatusMessage | null;
+  readonly segments: readonly Segment[];
+  readonly isTextLoading: boolean;
+  readonly connection: Connection;
+  readonly isStale: boolean;
+  readonly clockOffsetMs: number;
+  /** It was deleted while it was followed. */
+  readonly isGone: boolean;
+  /** Why the last decision could not be carried out. */
+  readonly decisionError: unknown;
+  readonly isDeciding: boolean;
+  readonly cancel: () => void;
+  readonly retry: () => void;
+}
+
+/** Follow a session to its end. One that is over when it is loaded is read, and not followed. */
+export function useFollowed(loaded: Session): FollowedSession {
+  const { id } = loaded;
+  const [follows, setFollows] = useState(!isOver(loaded.status));
+  const viewer = useViewer();
+  const live = useTranscriptionStatusSSE(follows ? id : null, {
+    segments: true,
+    viewer: viewer.id,
+  });
+  const told = useQuery({ ...statusQuery(id), enabled: !follows });
+  const text = useQuery({ ...transcriptQuery(id), enabled: !follows });
+  const session = {
+    ...withStatus(loaded, live.status),
+    ...(live.queuePosition !== null && { queue_position: live.queuePosition }),
+  };
+  useReloadOnChange(session, live.status);
+  useEffect(() => {
+    if (live.error?.code === "signed_out") signedOut();
+  }, [live.error]);
+  const decisions = useDecisions(id, () => (follows ? live.retry() : setFollows(true)));
+  return {
+    session,
+    message: live.status ?? told.data ?? null,
+    segments: follows ? live.segments : (text.data ?? []),
+    isTextLoading: !follows && text.isPending,
+    connection: follows ? live.connection : "closed",
+    isStale: live.isStale,
+    clockOffsetMs: live.clockOffsetMs,
+    isGone: live.error?.code === "gone" || live.error?.code === "not_found",
+    ...decisions,
+  };
+}
+
+/** Times, engine and the like are not in messages: read them when the status has changed. */
+function useReloadOnChange({ id, status, attempt }: Session, message: StatusMessage | null): void {
+  const client = useQueryClient();
+  const isTold = message !== null;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: each change is a reason
+  useEffect(() => {
+    if (!isTold) return;
+    void client.invalidateQueries({ queryKey: sessionQuery(id).queryKey, exact: true });
+    void client.invalidateQueries({ queryKey: LISTS });
+  }, [client, id, status, attempt, isTold]);
+}
+
+function useDecisions(id: string, onRetried: () => void) {
+  const client = useQueryClient();
+  const keep = (session: Session) => client.setQueryData(sessionQuery(id).queryKey, session);
+  const cancelling = useMutation({ mutationFn: () => cancelSession(id), onSuccess: keep });
+  const retrying = useMutation({
+    mutationFn: () => retrySession(id),
+    onSuccess: (session) => {
+      keep(session);
+      onRetried();
+    },
+  });
+  return {
+    decisionError: cancelling.error ?? retrying.error,
+    isDeciding: cancelling.isPending || retrying.isPending,
+    cancel: () => {
+      retrying.reset();
+      cancelling.mutate();
+    },
+    retry: () => {
+      cancelling.reset();
+      retrying.mutate();
+    },
+  };
+}

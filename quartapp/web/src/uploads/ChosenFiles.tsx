@@ -1,0 +1,120 @@
+import { useInfiniteQuery } from "@tanstack/react-query";
+import { type FormEvent, useEffect, useRef } from "react";
+import { Form } from "react-aria-components/Form";
+import { useViewer } from "../account/Gate";
+import { patientsQuery } from "../api/patients";
+import { Button } from "../components/Button";
+import { Choice } from "../components/Choice";
+import { Cross } from "../components/icons";
+import { TextField } from "../components/TextField";
+import { languages } from "../words/languages";
+import { size } from "../words/size";
+import type { Upload } from "./upload";
+import { uploads } from "./useUploads";
+
+/** The files that were chosen: what to call them, then off they go. */
+export function ChosenFiles({ files }: { files: readonly Upload[] }) {
+  const first = useSelectedTitle();
+  if (files.length === 0) return null;
+  const begin = (event: FormEvent) => {
+    event.preventDefault();
+    uploads.start();
+  };
+  return (
+    <Form className="chosen" aria-label="Chosen recordings" onSubmit={begin}>
+      <ul ref={first}>
+        {files.map((file) => (
+          <ChosenFile key={file.id} upload={file} />
+        ))}
+      </ul>
+      <div className="choices">
+        <LanguageChoice files={files} />
+        <PatientChoice files={files} />
+      </div>
+      <div className="actions">
+        <Button kind="main" type="submit">
+          {files.length === 1
+            ? "Upload and transcribe"
+            : `Upload and transcribe ${files.length} recordings`}
+        </Button>
+        <Button onPress={() => removeAll(files)}>Not now</Button>
+      </div>
+    </Form>
+  );
+}
+
+const removeAll = (files: readonly Upload[]) => {
+  for (const { id } of files) uploads.remove(id);
+};
+
+function ChosenFile({ upload }: { upload: Upload }) {
+  const { id, file, title } = upload;
+  return (
+    <li>
+      <TextField
+        label="Title"
+        note={`${file.name}, ${size(file.size)}`}
+        value={title}
+        maxLength={300}
+        autoComplete="off"
+        onChange={(changed) => uploads.change(id, { title: changed })}
+      />
+      <Button
+        kind="icon"
+        aria-label={`Do not upload ${file.name}`}
+        onPress={() => uploads.remove(id)}
+      >
+        <Cross />
+      </Button>
+    </li>
+  );
+}
+
+function LanguageChoice({ files }: { files: readonly Upload[] }) {
+  const choose = (language: string) => {
+    for (const { id } of files) uploads.change(id, { language: language || null });
+  };
+  return (
+    <Choice label="Language" value={files[0]?.language ?? ""} onChange={choose}>
+      <option value="">As it is spoken</option>
+      {languages().map(({ tag, name }) => (
+        <option key={tag} value={tag}>
+          {name}
+        </option>
+      ))}
+    </Choice>
+  );
+}
+
+/** Whose recordings they are to be; for those who have patients. */
+function PatientChoice({ files }: { files: readonly Upload[] }) {
+  const { role } = useViewer();
+  const { data } = useInfiniteQuery({ ...patientsQuery, enabled: role !== "patient" });
+  const patients = data?.pages.flatMap((page) => page.patients) ?? [];
+  if (role === "patient" || patients.length === 0) return null;
+  const choose = (patientId: string) => {
+    for (const { id } of files) uploads.change(id, { patientId: patientId || null });
+  };
+  return (
+    <Choice label="For" value={files[0]?.patientId ?? ""} onChange={choose}>
+      <option value="">Myself</option>
+      {patients.map(({ id, email }) => (
+        <option key={id} value={id}>
+          {email}
+        </option>
+      ))}
+    </Choice>
+  );
+}
+
+/** The first title, ready to be typed over; not where that brings up a keyboard on the screen. */
+function useSelectedTitle() {
+  const list = useRef<HTMLUListElement>(null);
+  useEffect(() => {
+    if (matchMedia("(pointer: coarse)").matches) return;
+    const title = list.current?.querySelector("input");
+    title?.focus();
+    title?.select();
+  }, []);
+  return list;
+}
