@@ -61,7 +61,7 @@ TAGS = ["accounts", "sessions", "status", "results", "administration", "configur
 def create_app(services: Services) -> Quart:
     """The app over services that are already running; it starts and stops none itself."""
     settings = services.settings
-    app = Quart(__name__, static_folder="static", static_url_path="/static")
+    app = Quart(__name__, static_folder=None)
     app.secret_key = settings.signing_key()
     app.request_class = LimitedRequest
     app.session_interface = NoSessions()  # type: ignore[assignment]

@@ -106,6 +106,17 @@ def problem_response(problem: Problem) -> Response:
     return response
 
 
+def http_problem(error: HTTPException) -> Response:
+    """The problem document for what the web framework itself refuses."""
+    status = error.code or 500
+    sentence = SENTENCES.get(status) or error.description or "Not possible."
+    answer = problem_response(Problem(status, STATUS_CODES.get(status, "error"), sentence))
+    for name, value in error.get_headers():
+        if name.lower() not in {"content-type", "content-length"}:
+            answer.headers[name] = value
+    return answer
+
+
 def register_problems(app: Quart) -> None:
     """Every error of every route leaves as a problem document."""
 
@@ -131,14 +142,7 @@ def register_problems(app: Quart) -> None:
 
     @app.errorhandler(HTTPException)
     async def http(error: HTTPException) -> Response:
-        status = error.code or 500
-        sentence = SENTENCES.get(status) or error.description or "Not possible."
-        problem = Problem(status, STATUS_CODES.get(status, "error"), sentence)
-        answer = problem_response(problem)
-        for name, value in error.get_headers():
-            if name.lower() not in {"content-type", "content-length"}:
-                answer.headers[name] = value
-        return answer
+        return http_problem(error)
 
     @app.errorhandler(asyncpg.DiskFullError)
     async def full(_: asyncpg.DiskFullError) -> Response:

@@ -12,7 +12,11 @@ function element(tag, attributes = {}, ...children) {
 // Text in which `code` is marked by backticks.
 function prose(text) {
   const pieces = text.split("`");
-  return element("p", {}, ...pieces.map((piece, at) => (at % 2 ? element("code", {}, piece) : piece)));
+  return element(
+    "p",
+    {},
+    ...pieces.map((piece, at) => (at % 2 ? element("code", {}, piece) : piece)),
+  );
 }
 
 function reader(components) {
@@ -28,7 +32,9 @@ function reader(components) {
     if (known.anyOf) return known.anyOf.map(kind).join(" or ");
     if (known.type === "array") return `list of ${kind(known.items)}`;
     if (known.type === "object" && known.title) return known.title;
-    return [known.type ?? "anything", known.format && `(${known.format})`].filter(Boolean).join(" ");
+    return [known.type ?? "anything", known.format && `(${known.format})`]
+      .filter(Boolean)
+      .join(" ");
   }
 
   function limits(schema) {
@@ -46,7 +52,10 @@ function reader(components) {
     const { properties = {}, required = [] } = resolve(schema);
     return Object.entries(properties).flatMap(([name, field]) => [
       { name, text: [kind(field), ...limits(field), !required.includes(name) && "optional"] },
-      ...fieldsOf(resolve(field).items ?? {}).map((inner) => ({ ...inner, name: `${name}[].${inner.name}` })),
+      ...fieldsOf(resolve(field).items ?? {}).map((inner) => ({
+        ...inner,
+        name: `${name}[].${inner.name}`,
+      })),
     ]);
   }
 
@@ -65,36 +74,68 @@ function fieldList(fields) {
 }
 
 function bodies(content = {}) {
-  return Object.entries(content).map(([type, { schema }]) => ({ type, schema }));
+  return Object.entries(content).map(([type, { schema, "x-events": events }]) => ({
+    type,
+    schema,
+    events,
+  }));
+}
+
+// What the data of an event holds: `StatusBody: session_id, id, …`.
+function eventOf(body, read) {
+  const fields = read.fieldsOf(body).filter(({ name }) => !name.includes("["));
+  return `${read.resolve(body).title}: ${fields.map(({ name }) => name).join(", ")}`;
 }
 
 function operation(method, path, described, read) {
-  const summary = element("summary", {},
-    element("span", { class: "method" }, method.toUpperCase()), element("code", {}, path));
+  const summary = element(
+    "summary",
+    {},
+    element("span", { class: "method" }, method.toUpperCase()),
+    element("code", {}, path),
+  );
   const [first, rest] = sentences(described);
   if (first) summary.append(element("span", { class: "soft" }, plain(first)));
   const details = element("details", { class: "card operation" }, summary);
   if (rest) details.append(prose(rest));
   const parameters = described.parameters ?? [];
   if (parameters.length) {
-    details.append(element("h3", {}, "Parameters"), fieldList(parameters.map((parameter) => ({
-      name: parameter.name,
-      text: [
-        `in the ${parameter.in}`, read.kind(parameter.schema), ...read.limits(parameter.schema),
-        !parameter.required && "optional",
-      ],
-    }))));
+    details.append(
+      element("h3", {}, "Parameters"),
+      fieldList(
+        parameters.map((parameter) => ({
+          name: parameter.name,
+          text: [
+            `in the ${parameter.in}`,
+            read.kind(parameter.schema),
+            ...read.limits(parameter.schema),
+            !parameter.required && "optional",
+          ],
+        })),
+      ),
+    );
   }
   for (const { type, schema } of bodies(described.requestBody?.content)) {
-    details.append(element("h3", {}, "Request ", element("code", {}, type)), fieldList(read.fieldsOf(schema)));
+    details.append(
+      element("h3", {}, "Request ", element("code", {}, type)),
+      fieldList(read.fieldsOf(schema)),
+    );
   }
   for (const [status, answer] of Object.entries(described.responses ?? {})) {
     const content = bodies(answer.content);
-    const named = content.map(({ schema }) => read.resolve(schema).title).filter(Boolean).join(", ");
+    const named = content
+      .map(({ schema }) => read.resolve(schema).title)
+      .filter(Boolean)
+      .join(", ");
     const heading = element("h3", {}, status, named ? ` ${named}` : "");
     details.append(heading);
-    for (const { schema } of content) {
+    for (const { schema, events = {} } of content) {
       if (Number(status) < 400) details.append(fieldList(read.fieldsOf(schema)));
+      const named = Object.entries(events).map(([name, body]) => ({
+        name,
+        text: [eventOf(body, read)],
+      }));
+      if (named.length) details.append(fieldList(named));
     }
   }
   return details;

@@ -1,13 +1,14 @@
 import { fileURLToPath } from "node:url";
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
+import { precompress } from "./precompress";
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
 /** The pages, as `quartapp serve` serves them: everything under /static/, names by content. */
 export default defineConfig({
   base: "/static/",
-  plugins: [react()],
+  plugins: [react(), precompress()],
   resolve: {
     alias: [
       { find: /^quartapp-status$/, replacement: here("./src/status/index.ts") },

@@ -419,7 +419,7 @@ class TestElsewhere:
     ) -> None:
         async with sharing(settings, origins) as site, page(site) as client:
             paths = ["/", "/docs", "/healthz", "/readyz", "/metrics", "/nowhere", "/apiary"]
-            for path in (*paths, "/favicon.ico", "/static/app.js", f"/sessions/{uuid4()}"):
+            for path in (*paths, "/favicon.ico", "/static/docs.js", f"/sessions/{uuid4()}"):
                 assert not cors_headers((await client.get(path)).headers), path
                 asked = await client.options(path, headers=preflight())
                 assert not cors_headers(asked.headers), path

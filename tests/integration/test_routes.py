@@ -13,6 +13,7 @@ from quart import Quart
 from quart_rate_limiter import QUART_RATE_LIMITER_EXEMPT_ATTRIBUTE
 from werkzeug.routing import Rule
 
+from quartapp import pages
 from quartapp.app import SECURITY_HEADERS, create_app
 from quartapp.services import Services
 from quartapp.settings import WebSettings
@@ -20,14 +21,13 @@ from tests.product import Product
 
 # Open to anybody on purpose.
 PUBLIC = {
-    "/",
+    *pages.PAGES,
     "/docs",
     "/favicon.ico",
     "/healthz",
     "/metrics",
     "/openapi.json",
     "/readyz",
-    "/sessions/<session_id>",
     "/static/<path:filename>",
     "/api/v1/auth/login",
     "/api/v1/auth/register",
