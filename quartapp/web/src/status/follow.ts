@@ -102,7 +102,7 @@ export class Follow<State extends Followed> {
 
   /** Somebody looks again, or the network is back: what is known may be old. */
   wake(changed: boolean): void {
-    const quietMs = Date.now() - this.#heardAt;
+    const quietMs = Date.now() - Math.max(this.#heardAt, this.#openedAt);
     if (!changed && quietMs <= (this.#live ? this.#heartbeatMs : FIRST_RETRY_MS)) return;
     this.#endPolls();
     this.#poll();
@@ -236,7 +236,11 @@ export class Follow<State extends Followed> {
   }
 
   #openAfter(waitMs: number): void {
-    this.#after(Math.max(waitMs, this.#notBefore - Date.now()), () => this.#open());
+    this.#after(waitMs, () => {
+      const leftMs = this.#notBefore - Date.now();
+      if (leftMs > 0) this.#openAfter(leftMs);
+      else this.#open();
+    });
   }
 
   /** One thing is awaited of the stream at a time. */

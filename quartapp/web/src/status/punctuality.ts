@@ -18,7 +18,7 @@ export interface Punctuality {
 }
 
 export function punctuality(openedAt: number): Punctuality {
-  let begunAt = 0;
+  let begunAt = Number.POSITIVE_INFINITY; // not yet
   let leastDelay = 0;
   let late = 0;
   return {

@@ -64,7 +64,8 @@ export class Tab<State extends Followed> {
   }
 
   start(): void {
-    this.#page = watchPage({
+    this.#over = false;
+    this.#page ??= watchPage({
       wake: (changed) => this.#wake(changed),
       sleep: () => this.#sleep(),
     });
@@ -72,8 +73,7 @@ export class Tab<State extends Followed> {
   }
 
   stop(): void {
-    this.#page?.dispose();
-    this.#page = null;
+    this.#leavePage();
     this.#sleep();
   }
 
@@ -85,10 +85,8 @@ export class Tab<State extends Followed> {
 
   #begin(): void {
     if (this.#over) this.#receive([BEGIN]);
-    this.#over = false;
     if (this.#follow) this.#follow.restart();
-    else if (this.#leads) this.#followOn(browserClientId());
-    else this.#join();
+    else this.start();
   }
 
   #join(): void {
@@ -98,6 +96,7 @@ export class Tab<State extends Followed> {
     }
     this.#listen();
     this.#leave ??= this.#queue();
+    if (this.#leads) this.#followOn(browserClientId());
     if (this.#follow) return;
     this.#post({ type: "ask" });
     this.#after(ANSWER_MS, () => this.#followOn(randomClientId()));
@@ -181,13 +180,8 @@ export class Tab<State extends Followed> {
   }
 
   #wake(changed: boolean): void {
-    if (this.#over) {
-      if (this.#shares()) this.#listen();
-    } else if (this.#follow) {
-      this.#follow.wake(changed);
-    } else {
-      this.#join();
-    }
+    if (this.#follow) this.#follow.wake(changed);
+    else this.#join();
   }
 
   /** Let go of everything but what is known. */
@@ -202,9 +196,15 @@ export class Tab<State extends Followed> {
   #end(): void {
     const led = this.#leads;
     this.#over = true;
+    this.#leavePage();
     this.#endFollow();
     if (led) this.#after(RELEASE_MS, () => this.#release());
     else this.#release();
+  }
+
+  #leavePage(): void {
+    this.#page?.dispose();
+    this.#page = null;
   }
 
   #release(): void {
