@@ -52,8 +52,8 @@ def main() -> int:
         environment = node_environment()
         with _alone():
             install_packages(environment)
-        command = ["npm", "run", "-s", script]
-        return subprocess.run(command, cwd=WEB, env=environment, check=False).returncode
+        os.chdir(WEB)
+        os.execvpe("npm", ["npm", "run", "-s", script], environment)  # noqa: S606 - signals reach it
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
@@ -114,7 +114,7 @@ def _build_aside(environment: Mapping[str, str]) -> None:
 def install_packages(environment: Mapping[str, str]) -> None:
     """What package-lock.json says, unless it is there. Raises BuildError."""
     if not packages_installed():
-        _npm(environment, "ci", "--no-audit", "--no-fund", "--loglevel", "error")
+        _npm(environment, "ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel", "error")
 
 
 def packages_installed() -> bool:
@@ -143,9 +143,10 @@ def _npm(environment: Mapping[str, str], *arguments: str) -> None:
         check=False,
     )
     if done.returncode != 0:
-        lines = "\n".join(done.stdout.splitlines()[-30:])
+        said = [line for line in done.stdout.splitlines() if line.strip() != "npm error"]
+        words = "\n".join(said if len(said) <= 30 else [*said[:15], "…", *said[-15:]])
         what = "install the packages of" if arguments[0] == "ci" else "build"
-        raise BuildError(f"{lines}\nCould not {what} the web client; npm's last words are above.")
+        raise BuildError(f"{words}\nCould not {what} the web client; npm's words are above.")
 
 
 def node_environment() -> dict[str, str]:
