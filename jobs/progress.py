@@ -21,7 +21,7 @@ MIN_ESTIMATE_AUDIO_S = 5.0
 SPEED_HALF_LIFE_S = 90.0
 
 # Past runs weigh as much as so many seconds of this one.
-EXPECTED_WEIGHT_S = 10.0
+EXPECTED_WEIGHT_S = 30.0
 
 MINUTE_S = 60
 HOUR_S = 3600

@@ -139,11 +139,11 @@ class TestSpeedMeter:
         meter = SpeedMeter(0.0, 0.0, expected_speed=4.0)
         assert completion(meter, 400.0) == NOW + timedelta(seconds=100)
         assert meter.speed is None, "none of it is measured"
-        meter.advance(10.0, 20.0)
-        assert completion(meter, 420.0) == NOW + timedelta(seconds=400 * (1 / 2 + 1 / 4) / 2)
+        meter.advance(30.0, 60.0)
+        assert completion(meter, 460.0) == NOW + timedelta(seconds=400 * (1 / 2 + 1 / 4) / 2)
         for step in range(1, 100):
-            meter.advance(10.0 + 10 * step, 20.0 + 20 * step)
-        left = (completion(meter, 2400.0) or NOW) - NOW
+            meter.advance(30.0 + 30 * step, 60.0 + 60 * step)
+        left = (completion(meter, 6400.0) or NOW) - NOW
         assert left.total_seconds() == pytest.approx(200, rel=0.01)
         assert meter.speed == 2.0
 
