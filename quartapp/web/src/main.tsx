@@ -7,8 +7,10 @@ import { applyTheme, storedTheme } from "./account/theme";
 import { queryClient } from "./api/queryClient";
 import { App } from "./app";
 import { Announcer } from "./components/Announcer";
+import { spareInlineStyles } from "./components/pressable";
 
 applyTheme(storedTheme());
+spareInlineStyles();
 
 const root = document.getElementById("root");
 if (root === null) throw new Error("index.html has no #root");

@@ -1,7 +1,7 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
-import { type FormEvent, useState } from "react";
+import { type FormEvent, useRef, useState } from "react";
 import { Form } from "react-aria-components/Form";
-import { Link, useLocation, useNavigate } from "react-router";
+import { useLocation, useNavigate } from "react-router";
 import { type Credentials, configQuery, register, signIn } from "../api/account";
 import { asProblem } from "../api/problem";
 import { signedIn } from "../api/queryClient";
@@ -44,11 +44,15 @@ export function SignIn({ why }: { why: keyof typeof WHYS }) {
     pathname === "/register" ? "register" : "signIn",
   );
   const words = MODES[mode];
+  const form = useRef<HTMLFormElement>(null);
   const entering = useMutation({
     mutationFn: (credentials: Credentials) => words.enter(credentials),
     onSuccess: (user) => {
       if (pathname === "/sign-in" || pathname === "/register") navigate("/", { replace: true });
       signedIn(user);
+    },
+    onError: (error) => {
+      if (asProblem(error).status === 401) passwordOf(form.current)?.select();
     },
   });
 
@@ -69,7 +73,7 @@ export function SignIn({ why }: { why: keyof typeof WHYS }) {
       <PageHeading key={mode}>{words.heading}</PageHeading>
       <p className="soft">{WHYS[why]}</p>
       <Closed mode={mode}>
-        <Form onSubmit={submit}>
+        <Form ref={form} onSubmit={submit}>
           <TextField
             label="Email"
             name="email"
@@ -105,6 +109,10 @@ export function SignIn({ why }: { why: keyof typeof WHYS }) {
 
 type Mode = keyof typeof MODES;
 
+function passwordOf(form: HTMLFormElement | null): HTMLInputElement | null {
+  return form?.querySelector<HTMLInputElement>("[name=password]") ?? null;
+}
+
 /** What is shown instead of the form where nobody may register. */
 function Closed({ mode, children }: { mode: Mode; children: React.ReactNode }) {
   const isClosed = useRegistrationClosed();
@@ -133,9 +141,4 @@ function Other({ mode, onTurn }: { mode: Mode; onTurn: () => void }) {
 
 function useRegistrationClosed(): boolean {
   return useQuery(configQuery).data?.registration === "closed";
-}
-
-/** For pages outside of `Gate`. */
-export function SignInLink() {
-  return <Link to="/">Sign in</Link>;
 }

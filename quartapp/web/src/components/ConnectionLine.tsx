@@ -10,8 +10,9 @@ interface Props {
 /** How news comes here, or that it does not. */
 export function ConnectionLine({ connection, isStale, pollIntervalS }: Props) {
   const words = wordsOf(connection, isStale, pollIntervalS);
+  if (!words) return null;
   return (
-    <p className="connection small" data-part="connection" data-state={connection} hidden={!words}>
+    <p className="connection small" data-part="connection" data-state={connection}>
       {words}
     </p>
   );

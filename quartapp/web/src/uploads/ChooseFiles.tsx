@@ -26,7 +26,8 @@ export function ChooseFiles({ patientId }: Props) {
         />
       </label>
       <span className="soft">
-        or drop them anywhere on this page. Audio of any kind, or video with sound.
+        <span className="drop-hint">or drop them anywhere on this page. </span>
+        Audio of any kind, or video with sound.
       </span>
     </div>
   );

@@ -28,9 +28,15 @@ export function waiting(
   clockOffsetMs: number,
 ): string {
   const place = position === null ? "In the queue" : placeOf(position);
-  if (!start || Date.parse(start) <= serverNowMs) return place;
+  const when = begins(start, serverNowMs, clockOffsetMs);
+  return when ? `${place} · b${when.slice(1)}` : place;
+}
+
+/** `Begins about 10:32`; empty without an estimate that can still be kept. */
+export function begins(start: string | null, serverNowMs: number, clockOffsetMs: number): string {
+  if (!start || Date.parse(start) <= serverNowMs) return "";
   const atMs = Date.parse(start) - clockOffsetMs;
-  return `${place} · begins about ${timeOfDay(atMs, serverNowMs - clockOffsetMs)}`;
+  return `Begins about ${timeOfDay(atMs, serverNowMs - clockOffsetMs)}`;
 }
 
 function placeOf(position: number): string {

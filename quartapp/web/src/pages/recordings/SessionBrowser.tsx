@@ -23,7 +23,8 @@ export function SessionBrowser({ ownerId }: { ownerId: string | null }) {
   const list = useSessionList(filter);
   const here = useUploadsOf(ownerId, config?.max_upload_bytes);
   const chosen = here.filter(({ phase }) => phase === "chosen");
-  const isEmpty = list.isLoaded && !isFiltered && list.sessions.length + here.length === 0;
+  const rows = here.filter(({ phase }) => phase !== "chosen");
+  const isEmpty = list.isLoaded && !isFiltered && list.sessions.length + rows.length === 0;
   return (
     <>
       <section className="card" aria-label="New recordings">
@@ -40,7 +41,7 @@ export function SessionBrowser({ ownerId }: { ownerId: string | null }) {
           />
         </div>
       )}
-      <Rows list={list} uploads={here} isFiltered={isFiltered} />
+      <Rows list={list} uploads={rows} isFiltered={isFiltered} />
       <AfterRows list={list} isEmpty={isEmpty} isFiltered={isFiltered} onClear={clear} />
     </>
   );
@@ -54,7 +55,7 @@ interface RowsProps {
 
 /** Uploads first, each in its place when it has become a session; then the rest, newest first. */
 function Rows({ list, uploads: here, isFiltered }: RowsProps) {
-  const onTop = here.filter(({ phase }) => phase !== "chosen" && !(isFiltered && phase === "done"));
+  const onTop = here.filter(({ phase }) => !(isFiltered && phase === "done"));
   const shownAbove = new Set(onTop.flatMap(({ session }) => session?.id ?? []));
   return (
     <ul className="sessions" aria-label="Recordings" aria-busy={!list.isLoaded}>

@@ -1,6 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { configQuery } from "../../api/account";
 import { asProblem } from "../../api/problem";
+import type { Session } from "../../api/sessions";
 import { Alert } from "../../components/Alert";
 import { Badge } from "../../components/Badge";
 import { Bar } from "../../components/Bar";
@@ -8,7 +9,7 @@ import { Button } from "../../components/Button";
 import { ConnectionLine } from "../../components/ConnectionLine";
 import { useNow } from "../../components/useNow";
 import { afterFailure } from "../../words/nextStep";
-import { finishes, remaining, waiting } from "../../words/outlook";
+import { begins, finishes, remaining } from "../../words/outlook";
 import { BADGES, isOver } from "../../words/status";
 import { timeOfDay } from "../../words/time";
 import { NotifyButton } from "./NotifyButton";
@@ -74,18 +75,18 @@ function Outlook({ followed: { session, message, clockOffsetMs } }: { followed: 
   );
 
   function outlook(): string {
-    const { status, queue_position, estimated_start, finished_at } = session;
-    if (status === "queued") return waiting(queue_position, estimated_start, now, clockOffsetMs);
-    if (isOver(status)) return finished_at ? ended(finished_at, now, clockOffsetMs) : "";
+    const { status, estimated_start, finished_at } = session;
+    if (status === "queued") return begins(estimated_start, now, clockOffsetMs);
+    if (isOver(status)) return finished_at ? ended(session, finished_at) : "";
     const completion = message?.estimated_completion;
     const left = remaining(completion, now);
     return [left, left && finishes(completion, now, clockOffsetMs)].filter(Boolean).join(" · ");
   }
 }
 
-function ended(finishedAt: string, now: number, clockOffsetMs: number): string {
-  const atMs = Date.parse(finishedAt) - clockOffsetMs;
-  return `Ended ${timeOfDay(atMs, now - clockOffsetMs)}`;
+function ended({ status }: Session, finishedAt: string): string {
+  const word = status === "completed" ? "Finished" : "Ended";
+  return `${word} ${timeOfDay(Date.parse(finishedAt), Date.now())}`;
 }
 
 function Failure({ followed: { session } }: { followed: FollowedSession }) {

@@ -8,6 +8,8 @@ import { useArrowKeys } from "./useArrowKeys";
 import { useFollowSound } from "./useFollowSound";
 import { useStayAtEnd } from "./useStayAtEnd";
 
+const HOUR_S = 3600;
+
 interface Props {
   segments: readonly Segment[];
   language: string | null;
@@ -36,6 +38,7 @@ export function Transcript({ segments, language, isGrowing, isPlaying, place, on
         ref={frame}
         className="transcript-frame"
         aria-label="Text with times"
+        data-hours={(segments.at(-1)?.start_s ?? 0) >= HOUR_S || undefined}
         // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keys
         tabIndex={0}
         lang={language ?? undefined}
