@@ -20,7 +20,7 @@ export function listTopic(): Topic<SessionsState> {
     after: sessionsAfter,
     signals: sessionsSignals,
     polls: (known) => async (ask) => {
-      const { body, serverTimeMs } = await ask("/api/v1/sessions?limit=200");
+      const { body, serverTimeMs } = await ask("/api/v1/sessions?limit=50");
       const listed = (body as { sessions: Session[] }).sessions;
       const asked = changed(listed, known()).slice(0, MOST_ASKED);
       const news = await Promise.all(asked.map((id) => latest(ask, id)));

@@ -8,6 +8,8 @@ const TICK_MS = 1000;
 export interface PageEvents {
   /** Somebody looks again. `changed`: connections made before may be dead. */
   wake(changed: boolean): void;
+  /** The network is gone, as far as the browser knows. */
+  offline(): void;
   /** It is put away, and may or may not come back. */
   sleep(): void;
 }
@@ -33,6 +35,7 @@ export function watchPage(events: PageEvents): Page {
     if (!hiddenAt) events.wake(false);
   });
   on(window, "online", () => events.wake(true));
+  on(window, "offline", () => events.offline());
   on(document, "resume", () => events.wake(true));
   on(window, "pageshow", (event) => {
     if ((event as PageTransitionEvent).persisted) events.wake(true);

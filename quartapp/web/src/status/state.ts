@@ -46,7 +46,8 @@ export function sessionsAfter(state: SessionsState, signal: Signal): SessionsSta
       const known = state.statuses.get(message.session_id);
       if (!anew && known && known.id >= message.id) return state;
       const statuses = new Map(anew ? [] : state.statuses).set(message.session_id, message);
-      return { ...state, statuses };
+      const gone = new Set(state.gone);
+      return { ...state, statuses, gone: gone.delete(message.session_id) ? gone : state.gone };
     }
     case "gone": {
       if (!signal.sessionId) return state;

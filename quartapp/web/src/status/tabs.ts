@@ -14,6 +14,7 @@ const PATIENCE = 1.2;
 const RELEASE_MS = 500;
 
 const BEGIN: Signal = { type: "facts", facts: { connection: "connecting", error: null } };
+const DOUBT: Signal = { type: "facts", facts: { isStale: true } };
 
 /** What tabs say to each other. */
 type Note =
@@ -67,6 +68,7 @@ export class Tab<State extends Followed> {
     this.#over = false;
     this.#page ??= watchPage({
       wake: (changed) => this.#wake(changed),
+      offline: () => this.#hear([DOUBT]),
       sleep: () => this.#sleep(),
     });
     this.#join();

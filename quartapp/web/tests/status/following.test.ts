@@ -642,6 +642,16 @@ describe("AC-2.1.6 the page", () => {
     expect(Source.open).toHaveLength(1);
   });
 
+  it("says that what it shows may be old when the network goes", async () => {
+    await live();
+    window.dispatchEvent(new Event("offline"));
+    await pass(20);
+    expect(state.isStale).toBe(true);
+    Source.last.heartbeat();
+    await pass(20);
+    expect(state.isStale).toBe(false);
+  });
+
   it("lets go of everything when it is put away, and is current when it comes back", async () => {
     await live();
     Source.last.status(message(3));

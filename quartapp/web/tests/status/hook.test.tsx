@@ -143,6 +143,8 @@ describe("useSessions", () => {
     expect(result.current.statuses.has("a")).toBe(false);
     expect(result.current.gone).toEqual(new Set(["a"]));
     expect(result.current.connection).toBe("live");
+    await say(() => Source.last.status(of("a", 4))); // it may be seen again
+    expect(result.current.gone.size).toBe(0);
   });
 
   const listed = (...sessions: ReturnType<typeof of>[]) => ({
@@ -151,7 +153,7 @@ describe("useSessions", () => {
       next_cursor: null,
     },
   });
-  const LIST = "/api/v1/sessions?limit=200";
+  const LIST = "/api/v1/sessions?limit=50";
   const answer = (status: ReturnType<typeof of>) =>
     server.answers.set(`/api/v1/sessions/${status.session_id}/status`, { body: status });
 
