@@ -51,6 +51,8 @@ def test_migrations_are_in_the_wheel(names: set[str]) -> None:
 def test_built_web_client_is_in_the_wheel(names: set[str]) -> None:
     static = {name for name in files_under("quartapp/static", "*") if (ROOT / name).is_file()}
     assert static <= names
+    (script,) = (name for name in names if re.search(r"static/assets/index-[^/]+\.js$", name))
+    assert {"quartapp/static/index.html", f"{script}.br", f"{script}.gz"} <= names
 
 
 def test_nothing_else_is_in_the_wheel(names: set[str]) -> None:
