@@ -57,6 +57,7 @@ export class Follow<State extends Followed> {
   #openedAt = 0;
   #live = false;
   #notBefore = 0;
+  #away = false;
 
   constructor(
     topic: Topic<State>,
@@ -157,12 +158,16 @@ export class Follow<State extends Followed> {
 
   #fromPolls(news: News): void {
     if (news.type === "unanswered") {
+      this.#away = true;
       this.#notBefore = Date.now() + news.retryAfterMs;
       this.#tell({ isStale: true, error: problem("unreachable") });
     } else if (news.type === "refused") {
       const deleted = news.problem.code === "not_found" && this.#heardAt > 0;
       this.#finish(deleted ? problem("gone") : news.problem);
     } else {
+      // A server that is back will have streams again.
+      if (this.#away && !this.#closeStream) this.#open();
+      this.#away = false;
       this.#take(news);
     }
     if (this.#stopPolls && !this.#live && this.#follower.hiddenMs() > UNSEEN_MS) {
@@ -212,7 +217,7 @@ export class Follow<State extends Followed> {
       this.#poll();
       this.#lost(MOST_FAILURES);
     } else if (why === "restarting") {
-      this.#lost();
+      this.#lost(0);
       this.#openAfter(FIRST_RETRY_MS + Math.random() * (RESTART_MS - FIRST_RETRY_MS));
     } else {
       // A status code that the browser does not tell, the polls will hear.

@@ -7,7 +7,7 @@ import type { Topic } from "./topic";
 
 const POLL_MS = 3000;
 /** Between polls that fail, at most. */
-const LONGEST_MS = 15_000;
+const LONGEST_MS = 10_000;
 
 /** The stream's twin: asks every few seconds, one question at a time, until it is over. */
 export class StatusPolling<State extends Followed> implements StatusSource {

@@ -404,6 +404,21 @@ describe("failure", () => {
     expect(server.asked).toHaveLength(asked);
   });
 
+  it("tries the stream as soon as a server that was away answers again", async () => {
+    server.answers.set(STATUS, "unreachable");
+    await polling();
+    await pass(9000); // polls after 3 s and 6 s more
+    server.answers.set(STATUS, latest(4));
+    await pass(9900);
+    expect(Source.all).toHaveLength(3);
+    await pass(120);
+    expect(state.status?.id).toBe(4);
+    expect(Source.all).toHaveLength(4);
+    Source.last.cut();
+    await pass(3000);
+    expect(Source.all).toHaveLength(4); // once
+  });
+
   it("AC-3.1.4 says that it polls, and what is wrong when nothing answers", async () => {
     server.answers.set(STATUS, "unreachable");
     await polling();
