@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -24,4 +25,8 @@ class WebClientHook(BuildHookInterface):  # type: ignore[type-arg]
         return [build_web.node_requirement()]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        packages = build_web.WEB / "node_modules"
+        kept = packages.exists()
         build_web.build(say=self.app.display_info)
+        if not kept:  # platforms keep the checkout, and count its size
+            shutil.rmtree(packages, ignore_errors=True)

@@ -286,3 +286,4 @@ def test_a_wheel_built_from_sources_alone_holds_the_client(
     assert "quartapp/static/index.html" in names
     assert not [name for name in names if name.startswith("quartapp/web/")]
     assert said_to_npm(tmp_path) == ["ci", "run"]
+    assert not (copy / "quartapp" / "web" / "node_modules").exists()
