@@ -54,8 +54,9 @@ export class UploadQueue {
     this.#patch(id, choice);
   }
 
-  /** Send every chosen file. */
+  /** Send every chosen file. Those that arrived before take their places in the lists. */
   start(): void {
+    this.removeDone();
     for (const { id, phase } of this.#uploads) {
       if (phase === "chosen") this.#enqueue(id);
     }
