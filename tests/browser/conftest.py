@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
-from playwright.async_api import Browser, async_playwright, expect
+from playwright.async_api import Browser, expect
 
+from jobs.database import Pool
+from tests.browser.chromium import chromium
 from tests.browser.person import Person
+from tests.browser.together import Played, play_of
+from tests.browser.viewer import Viewer
 from tests.clips import LONG_TEXT, SHORT_TEXT, speech
+from tests.conftest import make_database
 from tests.product import Product
 
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
+# Nothing is transcribed here: tests say what a worker would say. Heartbeats are brisk, so that
+# their absence is noticed soon.
+BRISK = {
+    "QUARTAPP_ROLE": "web",
+    "QUARTAPP_HEARTBEAT_S": "2",
+    "QUARTAPP_RECOVERY_INTERVAL_S": "3600",  # these sessions have no job, and shall get none
+}
 
 # Recognising speech beside the browser takes all of a small machine.
 expect.set_options(timeout=20_000)
@@ -30,12 +33,8 @@ expect.set_options(timeout=20_000)
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     """The system's Chromium."""
-    found = [path for name in CHROMIUM_NAMES if (path := shutil.which(name))]
-    assert found, "these tests need Chromium"
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=found[0], args=CHROMIUM_OPTIONS)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest.fixture
@@ -50,6 +49,39 @@ async def stranger(browser: Browser, product: Product) -> AsyncIterator[Person]:
     """Somebody else with an account, in a browser profile of their own."""
     async with Person.with_account(browser, product) as person:
         yield person
+
+
+@pytest.fixture(scope="session")
+def brisk(
+    server_dsn: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Product]:
+    """A product that serves, and leaves transcription to the tests."""
+    for dsn in make_database(server_dsn, template):
+        running = Product(dsn, tmp_path_factory.mktemp("brisk"), BRISK).start()
+        yield running
+        running.stop()
+
+
+@pytest.fixture
+async def writing(brisk: Product) -> AsyncIterator[Pool]:
+    """The database under it, for what a worker would write."""
+    async with asyncpg.create_pool(brisk.dsn, min_size=1, max_size=2) as pool:
+        yield pool
+
+
+@pytest.fixture
+async def viewer(browser: Browser, brisk: Product, writing: Pool) -> AsyncIterator[Viewer]:
+    """Somebody at the page of a session that is about to be transcribed."""
+    async with Viewer.arriving(browser, brisk, writing) as viewer:
+        yield viewer
+
+
+@pytest.fixture(scope="session")
+def played(brisk: Product, request: pytest.FixtureRequest) -> Iterator[Played]:
+    """The tests that mostly wait, all at the same time."""
+    plays = [play for item in request.session.items if (play := play_of(item))]
+    with Played(brisk, plays) as played:
+        yield played
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page
 
@@ -24,6 +24,9 @@ class Sight:
     message: str
     figures: str
     connection: str
+    statistics: dict[str, str]  # by name
+    title: str  # of the tab
+    icon: str
 
 
 LOOK = """() => {
@@ -32,7 +35,14 @@ LOOK = """() => {
         return !element || element.hidden ? "" : element.textContent;
     };
     const bar = document.querySelector('[role=progressbar][aria-label="Transcription"]');
+    const statistics = [...document.querySelectorAll(".statistics > div")].map((each) => [
+        each.querySelector("dt").textContent,
+        each.querySelector("dd").textContent,
+    ]);
     return {
+        statistics: Object.fromEntries(statistics),
+        title: document.title,
+        icon: document.querySelector("link[rel=icon]").href,
         badge: text("badge"),
         percent: Number(bar?.getAttribute("aria-valuenow") ?? -1),
         message: text("message"),
@@ -49,19 +59,22 @@ class Person:
     page: Page
     product: Product
     email: str
+    url: str  # by which they reach the product
     complaints: list[str] = field(default_factory=list)
 
     @classmethod
     @asynccontextmanager
-    async def arriving(cls, browser: Browser, product: Product) -> AsyncIterator[Person]:
+    async def arriving(
+        cls, browser: Browser, product: Product, url: str = ""
+    ) -> AsyncIterator[Person]:
         """Somebody without an account. Their recordings are deleted when they leave."""
         context = await browser.new_context()
         page = await context.new_page()
-        person = cls(page, product, f"{uuid4().hex}@example.com")
+        person = cls(page, product, f"{uuid4().hex}@example.com", url or product.url)
         page.on("console", person._heard)
         page.on("pageerror", lambda error: person.complaints.append(str(error)))
         yield person
-        for session_id in person._sessions():
+        for session_id in person.sessions():
             bearer = {"Authorization": f"Bearer {product.sign_in(person.email)}"}
             url = f"{product.url}/api/v1/sessions/{session_id}"
             await context.request.delete(url, headers=bearer)
@@ -69,17 +82,32 @@ class Person:
 
     @classmethod
     @asynccontextmanager
-    async def with_account(cls, browser: Browser, product: Product) -> AsyncIterator[Person]:
+    async def with_account(
+        cls, browser: Browser, product: Product, url: str = "", role: str = "patient"
+    ) -> AsyncIterator[Person]:
         """Somebody with an account."""
-        async with cls.arriving(browser, product) as person:
-            product.create_user(person.email)
+        async with cls.arriving(browser, product, url) as person:
+            product.create_user(person.email, role=role)
             yield person
 
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
             self.complaints.append(message.text)
 
-    def _sessions(self) -> list[str]:
+    @property
+    def user_id(self) -> UUID:
+        [(user_id,)] = self.product.rows("SELECT id FROM users WHERE email = %s", self.email)
+        return UUID(str(user_id))
+
+    def open_streams(self) -> int:
+        """The streams that the server has open for them."""
+        [(count,)] = self.product.rows(
+            "SELECT count(*) FROM open_streams WHERE user_id = %s AND NOT replaced", self.user_id
+        )
+        return int(count)
+
+    def sessions(self) -> list[str]:
+        """The ids of what they uploaded."""
         rows = self.product.rows(
             "SELECT s.id FROM sessions s JOIN users u ON u.id = s.owner_id WHERE u.email = %s",
             self.email,
@@ -88,29 +116,52 @@ class Person:
 
     async def sign_in(self, path: str = "/", password: str = PASSWORD) -> None:
         """Open a page and fill in the form it shows."""
-        await self.page.goto(self.product.url + path)
+        await self.page.goto(self.url + path)
         await self.page.get_by_label("Email").fill(self.email)
         await self.page.get_by_label("Password").fill(password)
         await self.page.get_by_role("button", name="Sign in").click()
 
-    async def upload(self, path: Path, title: str = "") -> str:
-        """Upload from the first page and arrive at the page of the session; returns its id."""
+    async def open(self, path: str) -> None:
+        """Go to a page as somebody who is signed in."""
+        await self.page.goto(self.url + path)
+
+    async def upload(self, path: Path, title: str = "Garden talk") -> str:
+        """Upload from the list, and open the page of the session; returns its id."""
         await self.choose(path)
-        if title:
-            await self.page.get_by_label("Title").fill(title)
+        await self.titles.fill(title)
         await self.button("Upload and transcribe").click()
+        await self.page.get_by_role("link", name=title, exact=True).click()
         await self.page.wait_for_url("**/sessions/*")
         return self.page.url.rsplit("/", 1)[-1]
 
-    async def choose(self, path: Path) -> None:
-        """Choose a file for upload."""
-        await self.page.get_by_label("Choose a recording").set_input_files(path)
+    async def choose(self, *paths: Path) -> None:
+        """Choose files for upload."""
+        await self.page.get_by_label("Choose recordings").set_input_files(paths)
 
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name, exact=True)
 
     def heading(self, name: str) -> Locator:
         return self.page.get_by_role("heading", name=name, exact=True)
+
+    @property
+    def titles(self) -> Locator:
+        """The fields for the titles of chosen files."""
+        return self.page.get_by_role("textbox", name="Title")
+
+    @property
+    def bar(self) -> Locator:
+        """How far the transcription is."""
+        return self.page.get_by_role("progressbar", name="Transcription", exact=True)
+
+    @property
+    def transcript(self) -> Locator:
+        return self.page.get_by_role("region", name="Text with times")
+
+    @property
+    def connection(self) -> Locator:
+        """What is said of the connection."""
+        return self.page.locator("[data-part=connection]")
 
     async def look(self) -> Sight:
         """What is to be seen now."""
@@ -124,6 +175,6 @@ class Person:
             if not seen or sight != seen[-1]:
                 seen.append(sight)
             if await until.is_visible():
-                return seen
+                return [*seen, await self.look()]
             await self.page.wait_for_timeout(1000 * SIGHT_S)
         raise AssertionError(f"did not appear; last seen: {seen[-1]}")
