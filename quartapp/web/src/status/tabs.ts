@@ -1,5 +1,6 @@
 import { browserClientId, randomClientId } from "./clientId";
 import { Follow } from "./follow";
+import { queueForLock } from "./lock";
 import type { Dispose, Followed } from "./model";
 import type { Signal } from "./news";
 import { type StatusOptions, usesTickets } from "./options";
@@ -116,19 +117,12 @@ export class Tab<State extends Followed> {
   }
 
   #queue(): Dispose {
-    const ending = new AbortController();
-    let leave = () => ending.abort();
-    const lead = () =>
-      new Promise<void>((release) => {
-        leave = release;
-        this.#leads = true;
-        clearTimeout(this.#timer);
-        this.#followOn(browserClientId());
-      });
-    navigator.locks.request(this.#name, { signal: ending.signal }, lead).catch(() => {
-      if (!ending.signal.aborted) this.#followOn(randomClientId());
-    });
-    return () => leave();
+    const lead = () => {
+      this.#leads = true;
+      clearTimeout(this.#timer);
+      this.#followOn(browserClientId());
+    };
+    return queueForLock(this.#name, lead, () => this.#followOn(randomClientId()));
   }
 
   #followOn(clientId: string): void {

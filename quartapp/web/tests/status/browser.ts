@@ -39,6 +39,8 @@ export class ScriptedLocks {
 /** A channel between tabs; delivers copies, in order, in a later turn. */
 export class ScriptedChannel {
   static all = new Set<ScriptedChannel>();
+  /** How long a message is on its way, in milliseconds. */
+  static delayMs = 0;
 
   onmessage: ((event: { data: unknown }) => void) | null = null;
   /** Hears and says nothing, as that of a tab that stands still. */
@@ -56,7 +58,9 @@ export class ScriptedChannel {
     const copy = structuredClone(data);
     for (const other of ScriptedChannel.all) {
       if (other === this || other.name !== this.name || this.stuck || other.stuck) continue;
-      queueMicrotask(() => ScriptedChannel.all.has(other) && other.onmessage?.({ data: copy }));
+      const deliver = () => ScriptedChannel.all.has(other) && other.onmessage?.({ data: copy });
+      if (ScriptedChannel.delayMs) setTimeout(deliver, ScriptedChannel.delayMs);
+      else queueMicrotask(deliver);
     }
   }
 

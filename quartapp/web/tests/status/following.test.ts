@@ -139,6 +139,17 @@ describe("the stream", () => {
     },
   );
 
+  it("leaves a server that restarts time, and spreads its return", async () => {
+    await live();
+    vi.mocked(Math.random).mockReturnValue(0.5);
+    Source.last.say("restarting", { timestamp: "2026-01-15T10:30:00Z" });
+    await pass(5400);
+    expect(Source.all).toHaveLength(1);
+    await pass(200);
+    expect(Source.all).toHaveLength(2);
+    expect(server.asked).toEqual([]);
+  });
+
   it("ends when the session is deleted", async () => {
     await live();
     Source.last.say("gone", { timestamp: "2026-01-15T10:30:00Z" });
@@ -207,6 +218,15 @@ describe("what is known", () => {
     await pass(20);
     expect(state.status?.id).toBe(500);
     expect(state.segments).toEqual([{ ...piece(0), text: "other" }]);
+  });
+
+  it("loses the text that a retry begins again", async () => {
+    await live({ segments: true });
+    for (const idx of [0, 1, 2]) Source.last.say("segment", piece(idx));
+    Source.last.status(message(4, { segments: 3 }));
+    Source.last.status(message(5, { attempt: 2, status: "queued", segments: 1 }));
+    await pass(20);
+    expect(state.segments).toEqual([piece(0)]);
   });
 
   it("tells the place in the queue, as streams say it and as polls do", async () => {
@@ -320,6 +340,17 @@ describe("doubt", () => {
     await pass(20);
     expect(state.connection).toBe("live");
     expect(state.clockOffsetMs).toBe(0);
+  });
+
+  it("knows a lump by its first events", async () => {
+    await follow();
+    const openedAt = Date.now();
+    await pass(25_000);
+    Source.last.hello({ server_time: new Date(openedAt).toISOString() });
+    Source.last.heartbeat(openedAt + 14_000);
+    await pass(20);
+    expect(Source.open).toEqual([]);
+    expect(state.connection).toBe("polling");
   });
 
   it("does not mind a clock that differs from the server's", async () => {

@@ -55,6 +55,7 @@ export class ScriptedEventSource extends EventTarget {
 
   /** The connection breaks; the browser would come back by itself. */
   cut(): void {
+    if (this.readyState === 2) return;
     this.readyState = 0;
     this.dispatchEvent(new Event("error"));
   }

@@ -61,6 +61,7 @@ beforeEach(() => {
   vi.stubGlobal("BroadcastChannel", ScriptedChannel);
   vi.spyOn(window, "navigator", "get").mockReturnValue({ locks } as unknown as Navigator);
   localStorage.clear();
+  ScriptedChannel.delayMs = 0;
 });
 
 afterEach(async () => {
@@ -140,6 +141,18 @@ describe("several tabs of a browser", () => {
     for (const { state } of both) expect(state?.connection).toBe("closed");
     expect(Source.all).toHaveLength(1);
     expect(locks.names).toEqual([]);
+  });
+
+  it("do not look again when the lead is free before they hear of the end", async () => {
+    await tab();
+    const second = await tab();
+    Source.last.hello();
+    await pass(20);
+    ScriptedChannel.delayMs = 100;
+    Source.last.status(message(9, { status: "completed" }), "complete");
+    await pass(5000);
+    expect(second.state?.connection).toBe("closed");
+    expect(Source.all).toHaveLength(1);
   });
 
   it("follow again together when one of them is asked to", async () => {
