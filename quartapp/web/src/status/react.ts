@@ -1,4 +1,4 @@
-import { useCallback, useMemo, useRef, useSyncExternalStore } from "react";
+import { useCallback, useEffect, useMemo, useRef, useSyncExternalStore } from "react";
 import {
   type Dispose,
   retrySession,
@@ -71,11 +71,27 @@ function useWatched<State>(
   return useMemo(() => ({ ...state, retry }), [state, retry]);
 }
 
-/** The same object until what tells followings apart has changed. */
+/** The same object until what tells followings apart has changed; its functions are the latest. */
 function useStable(options: StatusOptions): StatusOptions {
   const latest = useRef(options);
-  latest.current = options;
+  useEffect(() => {
+    latest.current = options;
+  });
   const { baseUrl, viewer, segments } = options;
   // biome-ignore lint/correctness/useExhaustiveDependencies: the others may be new each time
-  return useMemo(() => latest.current, [baseUrl, viewer, segments]);
+  return useMemo(() => lateBound(options, latest), [baseUrl, viewer, segments]);
+}
+
+function lateBound(options: StatusOptions, latest: { current: StatusOptions }): StatusOptions {
+  const { headers, ticket } = options;
+  return {
+    ...options,
+    ...(headers && {
+      headers: () => {
+        const now = latest.current.headers ?? headers;
+        return typeof now === "function" ? now() : now;
+      },
+    }),
+    ...(ticket && { ticket: (id: string) => (latest.current.ticket ?? ticket)(id) }),
+  };
 }

@@ -792,6 +792,26 @@ describe("AC-2.1.4 leaving", () => {
     expectNothingLeft();
   });
 
+  it("keeps apart what is of different servers and viewers", async () => {
+    const others = [{ baseUrl: "https://api.test" }, { viewer: "other" }, { segments: true }].map(
+      (options) => watchSession(SESSION, () => {}, options),
+    );
+    await follow();
+    expect(Source.open).toHaveLength(4);
+    for (const leave of others) leave();
+    expect(Source.open).toHaveLength(1);
+  });
+
+  it("tells nothing more once it was left", async () => {
+    const listener = vi.fn();
+    dispose = watchSession(SESSION, listener);
+    await pass(0);
+    Source.last.hello();
+    dispose();
+    expectNothingLeft();
+    expect(listener).toHaveBeenCalledTimes(1);
+  });
+
   it("leaves nothing behind before the stream was opened", async () => {
     dispose = watchSession(SESSION, () => {});
     dispose();

@@ -97,6 +97,23 @@ describe("useTranscriptionStatusSSE", () => {
     expect(result.current).toBe(before);
   });
 
+  it("asks with the headers and tickets of its last rendering", async () => {
+    const options = (token: string): StatusOptions => ({
+      headers: () => ({ Authorization: `Bearer ${token}` }),
+      ticket: async () => `ticket of ${token}`,
+    });
+    const { rerender } = renderHook(
+      ({ token }) => useTranscriptionStatusSSE(SESSION, options(token)),
+      { initialProps: { token: "old" } },
+    );
+    rerender({ token: "new" });
+    await settle();
+    expect(Source.last.url.searchParams.get("ticket")).toBe("ticket of new");
+    Source.last.refuse();
+    await settle();
+    expect(server.requests[0]?.init.headers).toMatchObject({ Authorization: "Bearer new" });
+  });
+
   it("closes a stream that was to be opened again", async () => {
     const { unmount } = renderHook(() => useTranscriptionStatusSSE(SESSION));
     await settle();
@@ -177,6 +194,7 @@ describe("useSessions", () => {
     await settle(3000);
     expect(result.current.gone).toEqual(new Set(["b"]));
     expect(result.current.connection).toBe("polling");
+    server.answers.set(LIST, listed()); // what is over needs no question, wherever it is
     await settle(3000);
     expect(server.asked).toHaveLength(8);
   });

@@ -143,6 +143,21 @@ describe("several tabs of a browser", () => {
     expect(locks.names).toEqual([]);
   });
 
+  it("stay at the end while a new one looks for itself", async () => {
+    const first = await tab();
+    Source.last.hello();
+    Source.last.status(message(9, { status: "completed" }), "complete");
+    await pass(1000);
+    const second = await tab();
+    expect(second.state?.connection).toBe("connecting");
+    expect(first.state?.connection).toBe("closed");
+    Source.last.hello();
+    Source.last.status(message(9, { status: "completed" }), "complete");
+    await pass(20);
+    expect(second.state?.connection).toBe("closed");
+    expect(Source.all).toHaveLength(2);
+  });
+
   it("do not look again when the lead is free before they hear of the end", async () => {
     await tab();
     const second = await tab();
