@@ -51,7 +51,7 @@ export function useFollowed(loaded: Session): FollowedSession {
     ...withStatus(loaded, live.status),
     ...(live.queuePosition !== null && { queue_position: live.queuePosition }),
   };
-  useReloadOnChange(session, live.status);
+  useReloadWhenBehind(loaded, session);
   useEffect(() => {
     if (live.error?.code === "signed_out") signedOut();
   }, [live.error]);
@@ -69,16 +69,16 @@ export function useFollowed(loaded: Session): FollowedSession {
   };
 }
 
-/** Times, engine and the like are not in messages: read them when the status has changed. */
-function useReloadOnChange({ id, status, attempt }: Session, message: StatusMessage | null): void {
+/** Times, engine and the like are not in messages: read them when what was loaded is behind. */
+function useReloadWhenBehind(loaded: Session, { id, status, attempt }: Session): void {
   const client = useQueryClient();
-  const isTold = message !== null;
+  const isBehind = loaded.status !== status || loaded.attempt !== attempt;
   // biome-ignore lint/correctness/useExhaustiveDependencies: each change is a reason
   useEffect(() => {
-    if (!isTold) return;
+    if (!isBehind) return;
     void client.invalidateQueries({ queryKey: sessionQuery(id).queryKey, exact: true });
     void client.invalidateQueries({ queryKey: LISTS });
-  }, [client, id, status, attempt, isTold]);
+  }, [client, id, status, attempt, isBehind]);
 }
 
 function useDecisions(id: string, onRetried: () => void) {
