@@ -40,6 +40,21 @@ export function nextStep(code: string): string {
   return NEXT_STEPS[code] ?? "";
 }
 
+/** Errors that the same recording meets again. */
+const LASTING = new Set([
+  "not_audio",
+  "no_audio_stream",
+  "empty_audio",
+  "decode_failed",
+  "audio_missing",
+  "language_unsupported",
+]);
+
+/** Whether trying the same again is what to do. */
+export function isWorthRetrying(code: string | undefined): boolean {
+  return code === undefined || !LASTING.has(code);
+}
+
 /** What to do after a failed transcription; always something. */
 export function afterFailure(code: string | undefined): string {
   return (code && NEXT_STEPS[code]) || GO_ON;

@@ -28,7 +28,7 @@ test("every segment stands there with its time, which plays from it", () => {
   render(transcript(NOWHERE, onSeek));
   const times = screen.getAllByRole("button", { name: /^Play from/ });
   expect(times).toHaveLength(60);
-  fireEvent.click(screen.getByRole("button", { name: "Play from 1 minute 10 seconds" }));
+  fireEvent.click(screen.getByRole("button", { name: "Play from 1:10" }));
   expect(onSeek).toHaveBeenCalledWith(70);
 });
 

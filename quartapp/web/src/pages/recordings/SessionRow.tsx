@@ -25,7 +25,7 @@ export function SessionRow({ session, list }: { session: Session; list: LiveList
         <Bar label={`Transcription of ${title}`} percent={progress} isThin />
       )}
       <Line session={session} list={list} />
-      <Facts session={session} />
+      <Facts session={session} list={list} />
       <div className="item-delete">
         <DeleteRecording session={session} kind="icon" label={`Delete ${title}`}>
           <Bin />
@@ -54,17 +54,18 @@ function Line({ session, list }: { session: Session; list: LiveList }) {
   );
 }
 
-function Facts({ session }: { session: Session }) {
+function Facts({ session, list }: { session: Session; list: LiveList }) {
   const viewer = useViewer();
   const now = useNow(60_000);
   const { duration_s, created_at, owner_id, owner_email } = session;
+  const isTold = list.isOfOne || owner_id === viewer.id;
   return (
     <p className="item-facts soft small">
       {duration_s !== null && `${clock(duration_s)} · `}
       <time dateTime={created_at} title={dateAndTime(created_at)}>
         {ago(created_at, now)}
       </time>
-      {owner_id !== viewer.id && ` · ${owner_email}`}
+      {!isTold && ` · ${owner_email}`}
     </p>
   );
 }

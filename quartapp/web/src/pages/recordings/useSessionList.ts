@@ -13,6 +13,8 @@ const SETTLE_MS = 400;
 /** A list of sessions, each as it is now. */
 export interface LiveList {
   readonly sessions: readonly Session[];
+  /** All belong to one person, whom the page names. */
+  readonly isOfOne: boolean;
   readonly isLoaded: boolean;
   readonly error: unknown;
   readonly hasMore: boolean;
@@ -47,6 +49,7 @@ export function useSessionList(filter: SessionFilter): LiveList {
   }, [isSignedOut]);
   return {
     sessions: listed.filter(({ id }) => !live.gone.has(id)).map(latest),
+    isOfOne: filter.ownerId !== null,
     isLoaded: query.data !== undefined,
     error: query.error,
     hasMore: query.hasNextPage,

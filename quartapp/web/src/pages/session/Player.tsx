@@ -25,7 +25,7 @@ export function Player({ session, audio }: Props) {
       />
       {isUnplayable && (
         <p className="soft small">
-          This browser cannot play this kind of file.{" "}
+          The recording cannot be played in this browser.{" "}
           <a href={url} download={session.file_name}>
             Download it
           </a>{" "}

@@ -1,6 +1,6 @@
 import { type MouseEvent, memo } from "react";
 import type { Segment } from "../../api/sessions";
-import { clock, spoken } from "../../words/time";
+import { clock } from "../../words/time";
 import type { Place } from "./place";
 import { timeAt, wordSpans } from "./wordSpans";
 
@@ -65,7 +65,7 @@ function SegmentLine({ segment, word, isTabbable, onSeek }: LineProps) {
           type="button"
           className="time"
           tabIndex={isTabbable ? 0 : -1}
-          aria-label={`Play from ${spoken(start_s)}`}
+          aria-label={`Play from ${clock(start_s)}`}
           aria-current={isCurrent ? "time" : undefined}
           onClick={() => onSeek(start_s)}
         >

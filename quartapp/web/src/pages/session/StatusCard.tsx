@@ -8,7 +8,7 @@ import { Bar } from "../../components/Bar";
 import { Button } from "../../components/Button";
 import { ConnectionLine } from "../../components/ConnectionLine";
 import { useNow } from "../../components/useNow";
-import { afterFailure } from "../../words/nextStep";
+import { afterFailure, isWorthRetrying } from "../../words/nextStep";
 import { begins, finishes, remaining } from "../../words/outlook";
 import { BADGES, isOver } from "../../words/status";
 import { timeOfDay } from "../../words/time";
@@ -110,7 +110,7 @@ function Decisions({ followed }: { followed: FollowedSession }) {
     <div className="actions">
       {/* One button in one place, so that the focus stays when the one becomes the other. */}
       <Button
-        kind={canRetry ? "main" : "quiet"}
+        kind={canRetry && isWorthRetrying(session.error?.code) ? "main" : "quiet"}
         onPress={canRetry ? retry : cancel}
         isPending={isDeciding}
       >

@@ -19,14 +19,13 @@ export function TranscriptCard({ session, segments, isLoading }: Props) {
   const audio = useRef<HTMLAudioElement>(null);
   const { place, isPlaying, seek } = usePlayback(audio, segments);
   const isRunning = !isOver(session.status);
-  const isPartial = session.status !== "completed";
   return (
     <section className="card" aria-labelledby="transcript-heading">
       <div className="row">
-        <h2 id="transcript-heading">{isPartial ? "Transcript so far" : "Transcript"}</h2>
+        <h2 id="transcript-heading">{headingOf(session, segments)}</h2>
         {segments.length > 0 && <CopyButton segments={segments} />}
       </div>
-      {session.has_audio && <Player session={session} audio={audio} />}
+      {isPlayable(session) && <Player session={session} audio={audio} />}
       {segments.length > 0 ? (
         <Transcript
           segments={segments}
@@ -34,7 +33,7 @@ export function TranscriptCard({ session, segments, isLoading }: Props) {
           isGrowing={isRunning}
           isPlaying={isPlaying}
           place={place}
-          onSeek={session.has_audio ? seek : null}
+          onSeek={isPlayable(session) ? seek : null}
         />
       ) : (
         <NoText session={session} isLoading={isLoading} />
@@ -42,6 +41,13 @@ export function TranscriptCard({ session, segments, isLoading }: Props) {
       {!isRunning && session.segments > 0 && <Downloads session={session} />}
     </section>
   );
+}
+
+const isPlayable = ({ has_audio, error }: Session) => has_audio && error?.code !== "audio_missing";
+
+function headingOf({ status }: Session, segments: readonly Segment[]): string {
+  if (status === "completed") return "Transcript";
+  return segments.length > 0 ? "Transcript so far" : "Recording";
 }
 
 function NoText({ session, isLoading }: { session: Session; isLoading: boolean }) {
