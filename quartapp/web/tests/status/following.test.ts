@@ -275,6 +275,14 @@ describe("doubt", () => {
     expect(Source.all).toHaveLength(1);
   });
 
+  it("is not live before hello, whatever else was said", async () => {
+    await follow();
+    Source.last.status(message(2, { timestamp: new Date().toISOString() }));
+    await pass(20);
+    expect(state.status?.id).toBe(2);
+    expect(state.connection).toBe("connecting");
+  });
+
   it("opens another stream when one has said nothing for 30 s", async () => {
     await follow();
     await pass(29_900);

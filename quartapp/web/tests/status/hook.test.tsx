@@ -199,6 +199,15 @@ describe("useSessions", () => {
     expect(server.asked).toHaveLength(8);
   });
 
+  it("polls the list where streams are opened by tickets, of which lists have none", async () => {
+    server.answers.set(LIST, listed());
+    const { result } = renderHook(() => useSessions({ headers: { Authorization: "Bearer t" } }));
+    await settle();
+    expect(server.asked).toEqual([`GET ${LIST}`]);
+    expect(Source.all).toEqual([]);
+    expect(result.current.connection).toBe("polling");
+  });
+
   it("is signed out when the list's stream and account say so", async () => {
     server.answers.set(LIST, { status: 401 });
     server.answers.set("/api/v1/auth/me", { status: 401 });
