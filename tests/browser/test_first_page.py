@@ -115,20 +115,26 @@ async def test_an_upload_becomes_a_row_that_lives_and_needs_no_reload(
     owner: Person, long_clip: Path, short_clip: Path
 ) -> None:
     await owner.sign_in()
-    await owner.choose(long_clip, short_clip)
-    await owner.titles.nth(0).fill("Long")
-    await owner.titles.nth(1).fill("Short")
-    await owner.button("Upload and transcribe 2 recordings").click()
     rows = rows_of(owner)
-    first, second = rows.filter(has_text="Long"), rows.filter(has_text="Short")
-    await expect(second).to_contain_text("Next in the queue")
+    await owner.choose(long_clip)
+    await owner.titles.fill("Long")
+    await owner.button("Upload and transcribe").click()
+    first = rows.filter(has_text="Long")
+    await expect(first.locator("[data-part=badge]")).to_have_text("Transcribing")
+    await owner.choose(short_clip, short_clip)
+    await owner.titles.nth(0).fill("Second")
+    await owner.titles.nth(1).fill("Third")
+    await owner.button("Upload and transcribe 2 recordings").click()
+    await expect(rows.filter(has_text="Next in the queue")).to_have_count(1)
+    await expect(rows.filter(has_text="1 before it in the queue")).to_have_count(1)
     await expect(first.get_by_role("progressbar")).to_have_attribute(
         "aria-valuenow", re.compile("[1-9][0-9]"), timeout=30_000
     )
     await expect(first).to_contain_text("Transcribing… 0:")
     await expect(owner.connection).to_have_text("● Live updates")
-    for row in (first, second):
-        await expect(row.locator("[data-part=badge]")).to_have_text("Done", timeout=60_000)
+    for title in ("Long", "Second", "Third"):
+        badge = rows.filter(has_text=title).locator("[data-part=badge]")
+        await expect(badge).to_have_text("Done", timeout=60_000)
     assert owner.complaints == []
 
 

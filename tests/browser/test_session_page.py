@@ -87,7 +87,8 @@ async def test_a_failure_appears_by_itself_with_its_reason_and_what_to_do(
         f"{owner.product.url}/api/v1/sessions/{first_id}",
         headers={"Sec-Fetch-Site": "same-origin"},
     )
-    await expect(owner.page.get_by_text("Failed", exact=True)).to_be_visible(timeout=60_000)
+    badge = owner.page.locator("[data-part=badge]")
+    await expect(badge).to_have_text("Failed", timeout=60_000)
     await expect(
         owner.page.get_by_text("The recording is no longer stored.", exact=True)
     ).to_be_visible()

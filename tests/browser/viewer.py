@@ -45,6 +45,11 @@ class Viewer:
         ):
             yield cls(person, cable, await make_recording(pool, owner_id=person.user_id))
 
+    def at(self, page: Page) -> Viewer:
+        """The same person at another browser."""
+        person = Person(page, self.person.product, self.person.email, self.person.url)
+        return Viewer(person, self.cable, self.recording)
+
     @property
     def page(self) -> Page:
         return self.person.page
