@@ -58,6 +58,13 @@ function useDeleting(session: Session, onDeleted: () => void) {
       onDeleted();
       client.removeQueries({ queryKey: ["session", session.id] });
       await client.invalidateQueries({ queryKey: LISTS });
+      requestAnimationFrame(keepFocus);
     },
   });
+}
+
+/** The button is gone with its row; the keyboard goes on from the top of the page. */
+function keepFocus(): void {
+  if (document.activeElement !== document.body) return;
+  document.querySelector<HTMLElement>("main h1")?.focus({ preventScroll: true });
 }

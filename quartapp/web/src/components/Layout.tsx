@@ -14,7 +14,7 @@ export function Layout() {
       </a>
       <header className="top">
         <Link className="brand" to="/">
-          <Mark /> quartapp
+          <Mark /> <span className="brand-name">quartapp</span>
         </Link>
         {user && (
           <nav aria-label="Main">
