@@ -68,6 +68,7 @@ def create_app(services: Services) -> Quart:
     app.asgi_http_class = Connection
     app.asgi_websocket_class = Socket
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = True
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # what is sent says itself for how long
     app.extensions[EXTENSION] = services
     Credentials(app, settings)
     AddressLimiter(app, RateLimit(settings.request_limit, timedelta(minutes=1)))

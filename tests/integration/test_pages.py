@@ -49,6 +49,7 @@ class TestAssets:
     def test_they_are_kept_for_ever(self, browser: httpx.Client, script: str) -> None:
         answer = browser.get(script)
         assert answer.headers["cache-control"] == FOR_EVER
+        assert "expires" not in answer.headers
         assert "javascript" in answer.headers["content-type"]
         assert answer.headers["x-content-type-options"] == "nosniff"
 
@@ -140,6 +141,7 @@ class TestPages:
     ) -> None:
         answer = browser.get(address)
         assert answer.headers["cache-control"] == "no-cache"
+        assert "expires" not in answer.headers
         assert "content-encoding" not in answer.headers
         tag = {"If-None-Match": answer.headers["etag"]}
         assert browser.get(address, headers=tag).status_code == 304
