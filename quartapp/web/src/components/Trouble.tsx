@@ -7,7 +7,17 @@ interface Props {
   onRetry: () => void;
 }
 
-/** In place of a page, or a part of one, that could not be loaded. */
+/** In place of a part of a page that could not be loaded. */
+export function PartTrouble({ error, onRetry }: Props) {
+  return (
+    <div className="alert row" role="alert">
+      <span>{asProblem(error).message}</span>
+      <Button onPress={onRetry}>Try again</Button>
+    </div>
+  );
+}
+
+/** In place of a page that could not be loaded. */
 export function Trouble({ error, onRetry }: Props) {
   const problem = asProblem(error);
   if (problem.status === 403) return <NotYours problem={problem} />;

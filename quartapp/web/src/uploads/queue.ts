@@ -1,5 +1,7 @@
 import { asProblem, isTransient, Problem } from "../api/problem";
+import { size } from "../words/size";
 import { backoffMs } from "./backoff";
+import { requireReadable } from "./readable";
 import { type Session, type Transfer, transfer } from "./transfer";
 import { chosen, isUnfinished, type Upload, type UploadChoice } from "./upload";
 
@@ -108,9 +110,14 @@ export class UploadQueue {
   }
 
   #tooLarge(id: string): Problem | null {
-    const size = this.#uploads.find((upload) => upload.id === id)?.file.size ?? 0;
-    if (size <= this.#maxBytes) return null;
-    return new Problem(413, "too_large", "This file is larger than this server takes.");
+    const bytes = this.#uploads.find((upload) => upload.id === id)?.file.size ?? 0;
+    if (bytes <= this.#maxBytes) return null;
+    const most = size(this.#maxBytes);
+    return new Problem(
+      413,
+      "too_large",
+      `This file is larger than ${most}, the most that is taken.`,
+    );
   }
 
   #advance(): void {
@@ -129,7 +136,7 @@ export class UploadQueue {
     this.#running.set(upload.id, running);
     this.#patch(upload.id, { phase: "sending" });
     try {
-      await readable(upload.file);
+      await requireReadable(upload.file);
       if (this.#running.get(upload.id) !== running) return;
       running.transfer = this.#send({ ...upload, idempotencyKey: upload.id }, (sent, total) =>
         this.#sent(upload, sent, total),
@@ -187,16 +194,5 @@ export class UploadQueue {
   #set(uploads: readonly Upload[]): void {
     this.#uploads = uploads;
     for (const listener of this.#listeners) listener();
-  }
-}
-
-/** A file that was moved, changed, or is a folder fails here; in a request it would look like a
- * broken network, and be tried for ever. */
-async function readable(file: File): Promise<void> {
-  if (file.size === 0) throw new Problem(422, "empty_file", "This file is empty.");
-  try {
-    await file.slice(0, 1).arrayBuffer();
-  } catch {
-    throw new Problem(422, "unreadable_file", "This file can no longer be read.");
   }
 }

@@ -24,7 +24,7 @@ function followed(change: Partial<FollowedSession> = {}): FollowedSession {
     connection: "live",
     isStale: false,
     clockOffsetMs: 0,
-    isGone: false,
+    loss: null,
     decisionError: null,
     isDeciding: false,
     cancel: vi.fn(),

@@ -153,6 +153,18 @@ test("when the network is back it does not wait", async () => {
   expect(wire.requests).toHaveLength(6);
 });
 
+test("a try that was asked for takes the place of the one that was planned", async () => {
+  await sending("a.wav");
+  wire.at(0).fail(away());
+  await settle();
+  queue.retry(only().id);
+  await settle();
+  expect(only().phase).toBe("sending");
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(wire.requests).toHaveLength(2);
+  expect(wire.at(1).isStopped).toBe(false);
+});
+
 test.each([
   [413, "too_large"],
   [415, "not_audio"],

@@ -3,7 +3,7 @@ import { lazy, Suspense, useState } from "react";
 import { revokeToken, type Token, type TokenMade, tokensQuery } from "../../api/account";
 import { Button } from "../../components/Button";
 import { Loading } from "../../components/Loading";
-import { Trouble } from "../../components/Trouble";
+import { PartTrouble } from "../../components/Trouble";
 import { useNow } from "../../components/useNow";
 import { ago } from "../../words/time";
 import { MakeToken } from "./MakeToken";
@@ -29,7 +29,7 @@ export function Tokens() {
 
 function TokenList() {
   const { data: tokens, error, refetch } = useQuery(tokensQuery);
-  if (!tokens) return error ? <Trouble error={error} onRetry={refetch} /> : <Loading />;
+  if (!tokens) return error ? <PartTrouble error={error} onRetry={refetch} /> : <Loading />;
   if (tokens.length === 0) return <p className="soft">You have no tokens.</p>;
   return (
     <ul className="tokens" aria-label="Your tokens">

@@ -6,7 +6,7 @@ import { Button } from "../../components/Button";
 import { Loading } from "../../components/Loading";
 import { Notice } from "../../components/Notice";
 import { PageHeading } from "../../components/PageHeading";
-import { Trouble } from "../../components/Trouble";
+import { PartTrouble } from "../../components/Trouble";
 import { useNow } from "../../components/useNow";
 import { ago } from "../../words/time";
 
@@ -27,7 +27,7 @@ export default function PatientsPage() {
 function PatientList() {
   const { data, error, refetch, hasNextPage, fetchNextPage, isFetchingNextPage } =
     useInfiniteQuery(patientsQuery);
-  if (!data) return error ? <Trouble error={error} onRetry={refetch} /> : <Loading />;
+  if (!data) return error ? <PartTrouble error={error} onRetry={refetch} /> : <Loading />;
   const patients = data.pages.flatMap((page) => page.patients);
   if (patients.length === 0) {
     return (

@@ -3,7 +3,7 @@ import { useEffect } from "react";
 import { configQuery } from "../../api/account";
 import { Button } from "../../components/Button";
 import { ConnectionLine } from "../../components/ConnectionLine";
-import { Trouble } from "../../components/Trouble";
+import { PartTrouble } from "../../components/Trouble";
 import { ChooseFiles } from "../../uploads/ChooseFiles";
 import { ChosenFiles } from "../../uploads/ChosenFiles";
 import { UploadRow } from "../../uploads/UploadRow";
@@ -88,7 +88,8 @@ interface AfterProps {
 }
 
 function AfterRows({ list, isEmpty, isFiltered, onClear }: AfterProps) {
-  if (list.error && !list.isLoaded) return <Trouble error={list.error} onRetry={list.refetch} />;
+  if (list.error && !list.isLoaded)
+    return <PartTrouble error={list.error} onRetry={list.refetch} />;
   if (!list.isLoaded) return <Skeleton />;
   if (isEmpty) {
     return <p className="soft empty">Nothing here yet. Your recordings will be listed here.</p>;

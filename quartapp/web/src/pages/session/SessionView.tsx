@@ -16,6 +16,11 @@ import { useFavicon } from "./useFavicon";
 import { useFollowed } from "./useFollowed";
 import { useSpokenProgress } from "./useSpokenProgress";
 
+const LOSSES = {
+  gone: { heading: "This recording was deleted", text: "It is gone, with its transcript." },
+  forbidden: { heading: "Not yours to see", text: "You may no longer see this recording." },
+} as const;
+
 /** A session as it goes on. */
 export function SessionView({ session: loaded }: { session: Session }) {
   const followed = useFollowed(loaded);
@@ -23,9 +28,7 @@ export function SessionView({ session: loaded }: { session: Session }) {
   const navigate = useNavigate();
   useFavicon(session.status, session.progress);
   useSpokenProgress(session);
-  if (followed.isGone) {
-    return <Notice heading="This recording was deleted" text="It is gone, with its transcript." />;
-  }
+  if (followed.loss) return <Notice {...LOSSES[followed.loss]} />;
   const isRunning = !isOver(session.status);
   const { title, progress } = session;
   return (

@@ -3,7 +3,7 @@ import { useEffect, useState } from "react";
 import { historyQuery, type Session } from "../../api/sessions";
 import { Button } from "../../components/Button";
 import { Loading } from "../../components/Loading";
-import { Trouble } from "../../components/Trouble";
+import { PartTrouble } from "../../components/Trouble";
 import { dateAndTime } from "../../words/time";
 import { type Entry, timeline } from "./timelineEntries";
 
@@ -25,7 +25,7 @@ function Events({ session }: { session: Session }) {
   useRenewal(session);
   if (!history.data) {
     return history.error ? (
-      <Trouble error={history.error} onRetry={history.refetch} />
+      <PartTrouble error={history.error} onRetry={history.refetch} />
     ) : (
       <Loading />
     );

@@ -1,5 +1,5 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import type { Connection, StatusMessage } from "quartapp-status";
+import type { Connection, StatusMessage, StatusProblem } from "quartapp-status";
 import { useTranscriptionStatusSSE } from "quartapp-status/react";
 import { useEffect, useState } from "react";
 import { useViewer } from "../../account/Gate";
@@ -27,8 +27,8 @@ export interface FollowedSession {
   readonly connection: Connection;
   readonly isStale: boolean;
   readonly clockOffsetMs: number;
-  /** It was deleted while it was followed. */
-  readonly isGone: boolean;
+  /** Why it can no longer be shown: it was deleted, or access to it was withdrawn. */
+  readonly loss: "gone" | "forbidden" | null;
   /** Why the last decision could not be carried out. */
   readonly decisionError: unknown;
   readonly isDeciding: boolean;
@@ -64,9 +64,14 @@ export function useFollowed(loaded: Session): FollowedSession {
     connection: follows ? live.connection : "closed",
     isStale: live.isStale,
     clockOffsetMs: live.clockOffsetMs,
-    isGone: live.error?.code === "gone" || live.error?.code === "not_found",
+    loss: lossOf(live.error),
     ...decisions,
   };
+}
+
+function lossOf(error: StatusProblem | null): FollowedSession["loss"] {
+  if (error?.code === "gone" || error?.code === "not_found") return "gone";
+  return error?.code === "forbidden" ? "forbidden" : null;
 }
 
 /** Times, engine and the like are not in messages: read them when what was loaded is behind. */
