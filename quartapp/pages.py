@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quart import Blueprint, Response, request, send_from_directory
+from quart import Blueprint, Response, has_request_context, request, send_from_directory
 from quart_schema import hide
 from werkzeug.exceptions import NotFound
 
@@ -88,6 +88,8 @@ async def no_such_page(error: NotFound) -> Response:
 
 def _is_for_a_person() -> bool:
     """Browsers ask for HTML by its name where they go to an address, and nowhere else."""
+    if not has_request_context():  # the handshake of a WebSocket
+        return False
     wants_html = any(kind == "text/html" and q > 0 for kind, q in request.accept_mimetypes)
     goes_there = request.method in {"GET", "HEAD"}
     return goes_there and wants_html and not request.path.startswith(("/api/", "/static/"))
