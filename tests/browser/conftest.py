@@ -23,6 +23,7 @@ from tests.product import Product
 BRISK = {
     "QUARTAPP_ROLE": "web",
     "QUARTAPP_HEARTBEAT_S": "2",
+    "QUARTAPP_ACCESS_CHECK_S": "2",
     "QUARTAPP_RECOVERY_INTERVAL_S": "3600",  # these sessions have no job, and shall get none
 }
 
@@ -82,6 +83,13 @@ def played(brisk: Product, request: pytest.FixtureRequest) -> Iterator[Played]:
     plays = [play for item in request.session.items if (play := play_of(item))]
     with Played(brisk, plays) as played:
         yield played
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begun(request: pytest.FixtureRequest) -> None:
+    """They begin with the first test of a browser, whichever it is."""
+    if any(play_of(item) for item in request.session.items):
+        request.getfixturevalue("played")
 
 
 @pytest.fixture(scope="session")

@@ -117,6 +117,10 @@ class Person:
     async def sign_in(self, path: str = "/", password: str = PASSWORD) -> None:
         """Open a page and fill in the form it shows."""
         await self.page.goto(self.url + path)
+        await self.fill_in(password)
+
+    async def fill_in(self, password: str = PASSWORD) -> None:
+        """Sign in where one is asked to."""
         await self.page.get_by_label("Email").fill(self.email)
         await self.page.get_by_label("Password").fill(password)
         await self.page.get_by_role("button", name="Sign in").click()
