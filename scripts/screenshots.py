@@ -43,7 +43,8 @@ OTHERS = ("mira@example.com", "theo@example.com")
 
 
 def main() -> int:
-    SHOTS.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(SHOTS, ignore_errors=True)
+    SHOTS.mkdir(parents=True)
     with TemporaryDirectory(prefix="screenshots-") as name:
         directory = Path(name)
         with serving(directory) as product, at_a_browser(product) as page:

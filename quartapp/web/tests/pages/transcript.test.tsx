@@ -37,6 +37,8 @@ test("the segment and the word that are heard are marked, and no others", () => 
   expect(document.querySelectorAll("[data-current]")).toHaveLength(1);
   expect(document.querySelector("[data-current]")?.textContent).toContain("part 30");
   expect(document.querySelector("mark")?.textContent).toBe("part");
+  rerender(transcript({ segment: 30, word: 0 }));
+  expect(document.querySelector("mark")?.textContent).toBe("words");
   rerender(transcript({ segment: 31, word: 3 }));
   expect(document.querySelector("mark")?.textContent).toBe("31");
   expect(document.querySelectorAll("mark")).toHaveLength(1);
