@@ -22,7 +22,7 @@ SHOTS = ROOT / "docs" / "screenshots"
 sys.path.insert(0, str(ROOT))
 
 try:
-    from playwright.sync_api import Page, sync_playwright
+    from playwright.sync_api import Page, ViewportSize, sync_playwright
 
     from jobs.embedded import EmbeddedPostgres
     from tests.clips import LONG_TEXT, SHORT_TEXT, speech
@@ -35,7 +35,7 @@ except ModuleNotFoundError:
     os.execv(ENVIRONMENT, [str(ENVIRONMENT), *sys.argv])  # noqa: S606 - our own interpreter
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-DESKTOP, PHONE = {"width": 900, "height": 640}, {"width": 360, "height": 720}
+DESKTOP, PHONE = ViewportSize(width=900, height=640), ViewportSize(width=360, height=720)
 SETTLED_MS = 700  # for what moves
 
 PATIENT, THERAPIST = "jonas@example.com", "dr.weber@example.com"
@@ -218,14 +218,14 @@ def shoot(page: Page, name: str, at: str = "") -> None:
         ("dark", DESKTOP, "dark"),
         ("phone", PHONE, "light"),
     ):
-        page.set_viewport_size(viewport)  # type: ignore[arg-type]
+        page.set_viewport_size(viewport)
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         top = f"[...document.querySelectorAll('h2')].find(h => h.textContent === {at!r})"
         scroll = f"{top}.closest('.card').scrollIntoView()" if at else "scrollTo(0, 0)"
         page.evaluate(scroll)
         page.wait_for_timeout(SETTLED_MS)
         page.screenshot(path=SHOTS / f"{name}-{look}.png")
-    page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
+    page.set_viewport_size(DESKTOP)
     page.emulate_media(color_scheme="light")
 
 

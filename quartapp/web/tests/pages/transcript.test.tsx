@@ -10,7 +10,9 @@ const texts = Array.from({ length: 60 }, (_, idx) =>
   segment(idx, idx * 10, `words of part ${idx}`),
 );
 
-function transcript(place: Place = NOWHERE, onSeek: ((timeS: number) => void) | null = vi.fn()) {
+const ignored = () => {};
+
+function transcript(place: Place = NOWHERE, onSeek: ((timeS: number) => void) | null = ignored) {
   return (
     <Transcript
       segments={texts}
