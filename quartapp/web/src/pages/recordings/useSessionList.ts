@@ -1,14 +1,13 @@
-import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { useInfiniteQuery } from "@tanstack/react-query";
 import type { Connection, StatusMessage } from "quartapp-status";
 import { useSessions } from "quartapp-status/react";
 import { useEffect, useRef } from "react";
 import { signedOut } from "../../api/queryClient";
-import { LISTS, type Session, type SessionFilter, sessionListQuery } from "../../api/sessions";
+import { type Session, type SessionFilter, sessionListQuery } from "../../api/sessions";
 import { withStatus } from "../../api/withStatus";
 import { announce } from "../../components/Announcer";
 import { isOver } from "../../words/status";
-
-const SETTLE_MS = 400;
+import { reasonsToRenew, useRenewal } from "./useRenewal";
 
 /** A list of sessions, each as it is now. */
 export interface LiveList {
@@ -41,14 +40,16 @@ export function useSessionList(filter: SessionFilter): LiveList {
   const byId = new Map(listed.map((session) => [session.id, session]));
   const latest = (session: Session) =>
     withStatus(byId.get(session.id) ?? session, live.statuses.get(session.id));
-  useRenewal(byId, live.statuses);
+  useRenewal(reasonsToRenew(byId, live.statuses, filter.status));
   useAnnouncements(byId, live.statuses);
   const isSignedOut = live.error?.code === "signed_out";
   useEffect(() => {
     if (isSignedOut) signedOut();
   }, [isSignedOut]);
   return {
-    sessions: listed.filter(({ id }) => !live.gone.has(id)).map(latest),
+    sessions: listed
+      .map(latest)
+      .filter(({ id, status }) => !live.gone.has(id) && (filter.status ?? status) === status),
     isOfOne: filter.ownerId !== null,
     isLoaded: query.data !== undefined,
     error: query.error,
@@ -66,24 +67,6 @@ export function useSessionList(filter: SessionFilter): LiveList {
 
 type Listed = ReadonlyMap<string, Session>;
 type Statuses = ReadonlyMap<string, StatusMessage>;
-
-/**
- * Fetch the list again when the stream tells what it does not hold: a new session, or one whose
- * status changed, which moves the places of those that wait. Percentages need no fetch.
- */
-function useRenewal(listed: Listed, statuses: Statuses): void {
-  const client = useQueryClient();
-  const news = [...statuses.values()]
-    .filter((message) => listed.get(message.session_id)?.status !== message.status)
-    .map(({ session_id, status }) => `${session_id} ${status}`)
-    .sort()
-    .join();
-  useEffect(() => {
-    if (!news) return;
-    const settled = setTimeout(() => client.invalidateQueries({ queryKey: LISTS }), SETTLE_MS);
-    return () => clearTimeout(settled);
-  }, [news, client]);
-}
 
 /** Those who listen hear of every end, and of nothing else. */
 function useAnnouncements(listed: Listed, statuses: Statuses): void {
