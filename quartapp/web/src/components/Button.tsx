@@ -6,7 +6,19 @@ interface Props extends Omit<ButtonProps, "className"> {
   className?: string;
 }
 
-/** A button. While `isPending` it keeps its place and focus, and does nothing. */
-export function Button({ kind = "quiet", className = "", ...rest }: Props) {
-  return <AriaButton {...rest} className={`button ${kind} ${className}`} />;
+/**
+ * A button. While `isPending` it keeps its place and focus, and does nothing. Not by React Aria's
+ * own `isPending`: that leaves an announcement without words behind when the button goes away.
+ */
+export function Button({ kind = "quiet", className = "", isPending = false, ...rest }: Props) {
+  return (
+    <AriaButton
+      {...rest}
+      {...(isPending && PENDING)}
+      className={`button ${kind} ${className}`}
+      data-pending={isPending || undefined}
+    />
+  );
 }
+
+const PENDING = { type: "button", "aria-disabled": true, onPress: () => {} } as const;
