@@ -115,7 +115,7 @@ def is_news(told: int | None, position: int) -> bool:
 
 
 def waiting_message(position: int) -> str:
-    """The sentence for a place in the queue."""
+    """The sentence for a place in the queue; the web client reads the place from it."""
     if position == NO_WORKER:
         return "Waiting for a worker: none is running"
     if position == 1:
