@@ -28,7 +28,7 @@ export function Gate() {
   if (!visitor) return <Loading />;
   if (!visitor.user) return <SignIn why={visitor.why} />;
   return (
-    <ViewerContext value={visitor.user}>
+    <ViewerContext key={visitor.user.id} value={visitor.user}>
       <Suspense fallback={<Loading />}>
         <Outlet />
       </Suspense>

@@ -28,7 +28,7 @@ async function askWhoIsThere(): Promise<Visitor> {
     return { user: await answered(api.GET("/api/v1/auth/me")) };
   } catch (error) {
     if (!isSignedOut(error)) throw error;
-    signedInBefore.set(false);
+    signedInBefore.set(null);
     return { user: null, why: "signed_out" };
   }
 }

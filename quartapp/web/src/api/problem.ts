@@ -31,7 +31,7 @@ export function unreachable(): Problem {
   return new Problem(
     0,
     "unreachable",
-    "The server cannot be reached. Check your connection; this page tries again by itself.",
+    "The server cannot be reached. Check your connection, then try again.",
   );
 }
 

@@ -33,14 +33,26 @@ function retryDelay(failures: number, error: unknown): number {
 export function signedOut(why: "new" | "signed_out" = "signed_out"): void {
   const visitor = queryClient.getQueryData<Visitor>(visitorQuery.queryKey);
   if (visitor && visitor.user === null) return;
-  signedInBefore.set(false);
+  signedInBefore.set(null);
   enter({ user: null, why });
 }
 
 /** Somebody has signed in. */
 export function signedIn(user: User): void {
-  signedInBefore.set(true);
+  signedInBefore.set(user.id);
   enter({ user });
+}
+
+/** All tabs have one cookie: who signs in or out in one of them does so in all. */
+signedInBefore.onChangeElsewhere((userId) => {
+  const here = queryClient.getQueryData<Visitor>(visitorQuery.queryKey)?.user ?? null;
+  if (userId === null) signedOut();
+  else if (userId !== here?.id) void askAgain();
+});
+
+async function askAgain(): Promise<void> {
+  const visitor = await queryClient.fetchQuery({ ...visitorQuery, staleTime: 0 });
+  if (visitor.user) signedIn(visitor.user);
 }
 
 function enter(visitor: Visitor): void {

@@ -2,7 +2,7 @@ import { afterFailure } from "./backoff";
 import { randomClientId } from "./clientId";
 import type { Connection, Dispose, Followed, StatusProblem } from "./model";
 import type { Ending, News, Signal } from "./news";
-import { eventSourceOf, type StatusOptions, usesTickets } from "./options";
+import { eventSourceOf, STREAM_RETRY_MS, type StatusOptions, usesTickets } from "./options";
 import { StatusPolling } from "./polling";
 import { type Punctuality, punctuality } from "./punctuality";
 import { problem } from "./request";
@@ -15,8 +15,8 @@ const HELLO_MS = 5000;
 const HEARTBEATS = 2.5;
 /** After so many failed attempts in a row it is polled. */
 const MOST_FAILURES = 3;
-/** While it is polled the stream is tried again so often; also the longest wait between attempts. */
-const STREAM_AGAIN_MS = 30_000;
+/** The longest wait between attempts. */
+const LONGEST_RETRY_MS = 30_000;
 const FIRST_RETRY_MS = 1000;
 /** A server that restarts is given so long; its clients come back spread over it. */
 const RESTART_MS = 10_000;
@@ -82,6 +82,11 @@ export class Follow<State extends Followed> {
     return HEARTBEATS * this.#heartbeatMs;
   }
 
+  /** While it is polled the stream is tried again so often. */
+  get #streamRetryMs(): number {
+    return this.#options.streamRetryMs ?? STREAM_RETRY_MS;
+  }
+
   start(): void {
     this.#open();
     this.#tell({ error: null });
@@ -129,7 +134,7 @@ export class Follow<State extends Followed> {
     this.#after(HELLO_MS, () => {
       this.#poll();
       this.#tell();
-      this.#after(STREAM_AGAIN_MS - HELLO_MS, () => {
+      this.#after(this.#streamRetryMs - HELLO_MS, () => {
         this.#lost();
         this.#open();
       });
@@ -232,10 +237,10 @@ export class Follow<State extends Followed> {
     this.#failures += failures;
     this.#endStream();
     if (this.#failures < MOST_FAILURES) {
-      this.#openAfter(afterFailure(this.#failures, FIRST_RETRY_MS, STREAM_AGAIN_MS));
+      this.#openAfter(afterFailure(this.#failures, FIRST_RETRY_MS, LONGEST_RETRY_MS));
     } else {
       this.#poll();
-      this.#openAfter(STREAM_AGAIN_MS);
+      this.#openAfter(this.#streamRetryMs);
     }
     this.#tell();
   }

@@ -20,6 +20,8 @@ export interface StatusOptions {
   readonly segments?: boolean;
   /** Milliseconds from the end of one poll to the next; 3000. */
   readonly pollMs?: number;
+  /** Milliseconds until the stream is tried again while it is polled; 30000. */
+  readonly streamRetryMs?: number;
   /**
    * Whether all tabs of this browser share one stream. By default they do when they are signed in
    * by cookie, so by the same one; not with `headers` or `ticket`.
@@ -28,6 +30,9 @@ export interface StatusOptions {
   /** Who looks: any text. Tabs share streams only with tabs of the same viewer. */
   readonly viewer?: string;
 }
+
+export const POLL_MS = 3000;
+export const STREAM_RETRY_MS = 30_000;
 
 export type EventSourceConstructor = new (url: string, init?: EventSourceInit) => EventSource;
 

@@ -1,11 +1,10 @@
 import { afterFailure } from "./backoff";
 import type { Dispose, Followed } from "./model";
 import type { News, StatusSource } from "./news";
-import type { StatusOptions } from "./options";
+import { POLL_MS, type StatusOptions } from "./options";
 import { asker, Refused, Unanswered } from "./request";
 import type { Topic } from "./topic";
 
-const POLL_MS = 3000;
 /** Between polls that fail, at most. */
 const LONGEST_MS = 10_000;
 

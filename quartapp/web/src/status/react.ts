@@ -11,6 +11,7 @@ import {
   watchSession,
   watchSessions,
 } from "./index";
+import { POLL_MS, STREAM_RETRY_MS } from "./options";
 
 interface Retry {
   /** Follow it again: after an error, or after its work was begun again. */
@@ -71,7 +72,7 @@ function useWatched<State>(
   return useMemo(() => ({ ...state, retry }), [state, retry]);
 }
 
-/** The same object until what tells followings apart has changed; its functions are the latest. */
+/** The same object until what tells followings apart has changed; functions and times are the latest. */
 function useStable(options: StatusOptions): StatusOptions {
   const latest = useRef(options);
   useEffect(() => {
@@ -86,6 +87,12 @@ function lateBound(options: StatusOptions, latest: { current: StatusOptions }): 
   const { headers, ticket } = options;
   return {
     ...options,
+    get pollMs() {
+      return latest.current.pollMs ?? POLL_MS;
+    },
+    get streamRetryMs() {
+      return latest.current.streamRetryMs ?? STREAM_RETRY_MS;
+    },
     ...(headers && {
       headers: () => {
         const now = latest.current.headers ?? headers;

@@ -9,11 +9,19 @@ import { Cross } from "../components/icons";
 import { TextField } from "../components/TextField";
 import { languages } from "../words/languages";
 import { size } from "../words/size";
-import type { Upload } from "./upload";
+import { common, type Upload } from "./upload";
 import { uploads } from "./useUploads";
 
+interface Props {
+  files: readonly Upload[];
+  /** On the page of one patient there is no choice whose they are to be. */
+  isOfOne: boolean;
+}
+
+const VARIOUS = "various";
+
 /** The files that were chosen: what to call them, then off they go. */
-export function ChosenFiles({ files }: { files: readonly Upload[] }) {
+export function ChosenFiles({ files, isOfOne }: Props) {
   const first = useSelectedTitle();
   if (files.length === 0) return null;
   const begin = (event: FormEvent) => {
@@ -29,7 +37,7 @@ export function ChosenFiles({ files }: { files: readonly Upload[] }) {
       </ul>
       <div className="choices">
         <LanguageChoice files={files} />
-        <PatientChoice files={files} />
+        {!isOfOne && <PatientChoice files={files} />}
       </div>
       <div className="actions">
         <Button kind="main" type="submit">
@@ -71,11 +79,18 @@ function ChosenFile({ upload }: { upload: Upload }) {
 }
 
 function LanguageChoice({ files }: { files: readonly Upload[] }) {
+  const language = common(files, ({ language }) => language);
   const choose = (language: string) => {
+    if (language === VARIOUS) return;
     for (const { id } of files) uploads.change(id, { language: language || null });
   };
   return (
-    <Choice label="Language" value={files[0]?.language ?? ""} onChange={choose}>
+    <Choice
+      label="Language"
+      value={language === undefined ? VARIOUS : (language ?? "")}
+      onChange={choose}
+    >
+      {language === undefined && <option value={VARIOUS}>As chosen for each</option>}
       <option value="">As it is spoken</option>
       {languages().map(({ tag, name }) => (
         <option key={tag} value={tag}>
@@ -92,11 +107,18 @@ function PatientChoice({ files }: { files: readonly Upload[] }) {
   const { data } = useInfiniteQuery({ ...patientsQuery, enabled: role !== "patient" });
   const patients = data?.pages.flatMap((page) => page.patients) ?? [];
   if (role === "patient" || patients.length === 0) return null;
+  const patientId = common(files, ({ patientId }) => patientId);
   const choose = (patientId: string) => {
+    if (patientId === VARIOUS) return;
     for (const { id } of files) uploads.change(id, { patientId: patientId || null });
   };
   return (
-    <Choice label="For" value={files[0]?.patientId ?? ""} onChange={choose}>
+    <Choice
+      label="For"
+      value={patientId === undefined ? VARIOUS : (patientId ?? "")}
+      onChange={choose}
+    >
+      {patientId === undefined && <option value={VARIOUS}>As chosen for each</option>}
       <option value="">Myself</option>
       {patients.map(({ id, email }) => (
         <option key={id} value={id}>

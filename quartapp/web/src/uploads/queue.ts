@@ -3,7 +3,7 @@ import { size } from "../words/size";
 import { backoffMs } from "./backoff";
 import { requireReadable } from "./readable";
 import { type Session, type Transfer, transfer } from "./transfer";
-import { chosen, isUnfinished, type Upload, type UploadChoice } from "./upload";
+import { chosen, common, isUnfinished, type Upload, type UploadChoice } from "./upload";
 
 /** How many go at the same time. */
 export const MAX_SENDING = 2;
@@ -47,8 +47,12 @@ export class UploadQueue {
     this.#maxBytes = maxBytes;
   }
 
+  /** More files; what was decided about all that were chosen before holds for them too. */
   choose(files: Iterable<File>, patientId: string | null): void {
-    const added = Array.from(files, (file) => chosen(file, patientId));
+    const before = this.#uploads.filter(({ phase }) => phase === "chosen");
+    const language = common(before, ({ language }) => language) ?? null;
+    const owner = patientId ?? common(before, ({ patientId }) => patientId) ?? null;
+    const added = Array.from(files, (file) => ({ ...chosen(file, owner), language }));
     this.#set([...this.#uploads, ...added]);
   }
 

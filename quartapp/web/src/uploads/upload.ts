@@ -54,6 +54,15 @@ export function chosen(file: File, patientId: string | null): Upload {
   };
 }
 
+/** What all uploads have in common; undefined where they differ, and of none. */
+export function common<Value>(
+  uploads: readonly Upload[],
+  of: (upload: Upload) => Value,
+): Value | undefined {
+  const [first, ...rest] = uploads.map(of);
+  return rest.every((other) => other === first) ? first : undefined;
+}
+
 /** Whether leaving the page would lose it. */
 export function isUnfinished({ phase }: Upload): boolean {
   return phase === "waiting" || phase === "sending" || phase === "checking" || phase === "pausing";

@@ -1,4 +1,5 @@
 import { useInfiniteQuery } from "@tanstack/react-query";
+import { useEffect } from "react";
 import { Link, useParams } from "react-router";
 import { useViewer } from "../../account/Gate";
 import { patientsQuery } from "../../api/patients";
@@ -12,15 +13,21 @@ import { SessionBrowser } from "../recordings/SessionBrowser";
 export default function PatientPage() {
   const { patientId = "" } = useParams();
   const { role } = useViewer();
-  const { data, error, refetch } = useInfiniteQuery({
+  const { data, error, refetch, hasNextPage, isFetching, fetchNextPage } = useInfiniteQuery({
     ...patientsQuery,
     enabled: role !== "patient",
   });
+  const patient = data?.pages.flatMap((page) => page.patients).find(({ id }) => id === patientId);
+  const isFurtherOn = !patient && hasNextPage;
+  useEffect(() => {
+    if (isFurtherOn && !isFetching && !error) void fetchNextPage();
+  }, [isFurtherOn, isFetching, error, fetchNextPage]);
   if (role === "patient") {
     return <Notice heading="Not yours to see" text="Patients are shown to their therapists." />;
   }
-  if (!data) return error ? <Trouble error={error} onRetry={refetch} /> : <Loading />;
-  const patient = data.pages.flatMap((page) => page.patients).find(({ id }) => id === patientId);
+  if (!data || isFurtherOn) {
+    return error ? <Trouble error={error} onRetry={refetch} /> : <Loading />;
+  }
   if (!patient) {
     return <Notice heading="Nothing here" text="No patient of yours has this address." />;
   }

@@ -1,4 +1,4 @@
-import { useEffect, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { useSearchParams } from "react-router";
 import type { SessionFilter } from "../../api/sessions";
 import { BADGES, type Status } from "../../words/status";
@@ -13,6 +13,7 @@ export function useFilter(ownerId: string | null) {
   const [params, setParams] = useSearchParams();
   const q = params.get("q") ?? "";
   const [text, setText] = useState(q);
+  const written = useRef(q);
   const told = params.get("status") ?? "";
   const status = told in BADGES ? (told as Status) : null;
 
@@ -27,12 +28,22 @@ export function useFilter(ownerId: string | null) {
       { replace: true },
     );
 
+  // A link, or the way back, has led to another search.
+  useEffect(() => {
+    if (q === written.current) return;
+    written.current = q;
+    setText(q);
+  }, [q]);
+
   // biome-ignore lint/correctness/useExhaustiveDependencies: `set` is new each time
   useEffect(() => {
-    if (text.trim() === q) return;
-    const settled = setTimeout(() => set("q", text.trim()), SETTLE_MS);
+    if (text.trim() === written.current) return;
+    const settled = setTimeout(() => {
+      written.current = text.trim();
+      set("q", written.current);
+    }, SETTLE_MS);
     return () => clearTimeout(settled);
-  }, [text, q]);
+  }, [text]);
 
   const filter: SessionFilter = { q, status, ownerId };
   return {
@@ -42,6 +53,7 @@ export function useFilter(ownerId: string | null) {
     setText,
     setStatus: (chosen: Status | null) => set("status", chosen ?? ""),
     clear: () => {
+      written.current = "";
       setText("");
       setParams({}, { replace: true });
     },

@@ -2,8 +2,10 @@ import { useInfiniteQuery } from "@tanstack/react-query";
 import type { Connection, StatusMessage } from "quartapp-status";
 import { useSessions } from "quartapp-status/react";
 import { useEffect, useRef } from "react";
+import { useViewer } from "../../account/Gate";
 import { signedOut } from "../../api/queryClient";
 import { type Session, type SessionFilter, sessionListQuery } from "../../api/sessions";
+import { useTiming } from "../../api/timing";
 import { withStatus } from "../../api/withStatus";
 import { announce } from "../../components/Announcer";
 import { isOver } from "../../words/status";
@@ -35,7 +37,8 @@ export function useSessionList(filter: SessionFilter): LiveList {
     ...sessionListQuery(filter),
     placeholderData: (before) => before,
   });
-  const live = useSessions();
+  const { id: viewer } = useViewer();
+  const live = useSessions({ viewer, ...useTiming() });
   const listed = query.data?.pages.flatMap((page) => page.sessions) ?? [];
   const byId = new Map(listed.map((session) => [session.id, session]));
   const latest = (session: Session) =>

@@ -21,14 +21,21 @@ const LOSSES = {
   forbidden: { heading: "Not yours to see", text: "You may no longer see this recording." },
 } as const;
 
+interface Props {
+  session: Session;
+  /** What a later look at it has told. */
+  loss: keyof typeof LOSSES | null;
+}
+
 /** A session as it goes on. */
-export function SessionView({ session: loaded }: { session: Session }) {
+export function SessionView({ session: loaded, loss: lossTold }: Props) {
   const followed = useFollowed(loaded);
   const { session, segments } = followed;
   const navigate = useNavigate();
   useFavicon(session.status, session.progress);
   useSpokenProgress(session);
-  if (followed.loss) return <Notice {...LOSSES[followed.loss]} />;
+  const loss = followed.loss ?? lossTold;
+  if (loss) return <Notice {...LOSSES[loss]} />;
   const isRunning = !isOver(session.status);
   const { title, progress } = session;
   return (

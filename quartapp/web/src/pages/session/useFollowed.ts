@@ -1,5 +1,5 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import type { Connection, StatusMessage, StatusProblem } from "quartapp-status";
+import type { Connection, StatusMessage } from "quartapp-status";
 import { useTranscriptionStatusSSE } from "quartapp-status/react";
 import { useEffect, useState } from "react";
 import { useViewer } from "../../account/Gate";
@@ -14,6 +14,7 @@ import {
   statusQuery,
   transcriptQuery,
 } from "../../api/sessions";
+import { useTiming } from "../../api/timing";
 import { withStatus } from "../../api/withStatus";
 import { isOver } from "../../words/status";
 
@@ -44,9 +45,10 @@ export function useFollowed(loaded: Session): FollowedSession {
   const live = useTranscriptionStatusSSE(follows ? id : null, {
     segments: true,
     viewer: viewer.id,
+    ...useTiming(),
   });
   const told = useQuery({ ...statusQuery(id), enabled: !follows });
-  const text = useQuery({ ...transcriptQuery(id), enabled: !follows });
+  const text = useQuery({ ...transcriptQuery(id), enabled: !follows && loaded.segments > 0 });
   const session = {
     ...withStatus(loaded, live.status),
     ...(live.queuePosition !== null && { queue_position: live.queuePosition }),
@@ -55,7 +57,8 @@ export function useFollowed(loaded: Session): FollowedSession {
   useEffect(() => {
     if (live.error?.code === "signed_out") signedOut();
   }, [live.error]);
-  const decisions = useDecisions(id, () => (follows ? live.retry() : setFollows(true)));
+  useFollowAgain(loaded, follows ? live : null, () => setFollows(true));
+  const decisions = useDecisions(id);
   return {
     session,
     message: live.status ?? told.data ?? null,
@@ -64,14 +67,30 @@ export function useFollowed(loaded: Session): FollowedSession {
     connection: follows ? live.connection : "closed",
     isStale: live.isStale,
     clockOffsetMs: live.clockOffsetMs,
-    loss: lossOf(live.error),
+    loss: lossOf(live.error?.code),
     ...decisions,
   };
 }
 
-function lossOf(error: StatusProblem | null): FollowedSession["loss"] {
-  if (error?.code === "gone" || error?.code === "not_found") return "gone";
-  return error?.code === "forbidden" ? "forbidden" : null;
+/** What an error's code says of a session that was seen before. */
+export function lossOf(code: string | undefined): FollowedSession["loss"] {
+  if (code === "gone" || code === "not_found") return "gone";
+  return code === "forbidden" ? "forbidden" : null;
+}
+
+type Live = ReturnType<typeof useTranscriptionStatusSSE>;
+
+/** Follow what was over and has been begun again: here, in another tab, or by somebody else. */
+function useFollowAgain(loaded: Session, live: Live | null, follow: () => void): void {
+  const isRunning = !isOver(loaded.status);
+  const isClosed = live?.connection === "closed" && live.error === null;
+  const isAnew = isClosed && loaded.attempt > (live.status?.attempt ?? 0);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once for each attempt
+  useEffect(() => {
+    if (!isRunning) return;
+    if (live === null) follow();
+    else if (isAnew) live.retry();
+  }, [isRunning, isAnew, live === null, loaded.attempt]);
 }
 
 /** Times, engine and the like are not in messages: read them when what was loaded is behind. */
@@ -86,17 +105,16 @@ function useReloadWhenBehind(loaded: Session, { id, status, attempt }: Session):
   }, [client, id, status, attempt, isBehind]);
 }
 
-function useDecisions(id: string, onRetried: () => void) {
+function useDecisions(id: string) {
   const client = useQueryClient();
-  const keep = (session: Session) => client.setQueryData(sessionQuery(id).queryKey, session);
-  const cancelling = useMutation({ mutationFn: () => cancelSession(id), onSuccess: keep });
-  const retrying = useMutation({
-    mutationFn: () => retrySession(id),
-    onSuccess: (session) => {
-      keep(session);
-      onRetried();
-    },
-  });
+  const { queryKey } = sessionQuery(id);
+  const then = {
+    onSuccess: (session: Session) => client.setQueryData(queryKey, session),
+    // What cannot be done has mostly been done elsewhere.
+    onError: () => client.invalidateQueries({ queryKey, exact: true }),
+  };
+  const cancelling = useMutation({ mutationFn: () => cancelSession(id), ...then });
+  const retrying = useMutation({ mutationFn: () => retrySession(id), ...then });
   return {
     decisionError: cancelling.error ?? retrying.error,
     isDeciding: cancelling.isPending || retrying.isPending,
