@@ -16,13 +16,16 @@ from tests.browser.viewer import LIVE, Viewer
 UPDATES_PER_S = 10
 LASTS_S = 60
 THIRDS = 3
-# A frame is late after 100 ms. That depends on the machine and its load too: what a page that does
-# nothing shows at the same time is taken off. Of so many updates one may still fall together with
-# something else.
+# A frame is late after 100 ms. Whether one is depends on the machine and its load too: a page which
+# does nothing but reckon a little, as often, is measured at the same time. Late frames may be twice
+# as many as there, and one for so many updates more.
 UPDATES_PER_LATE_FRAME = 100
+RECKON_MS = 10  # about what an update takes
 # Until the browser has compiled what it will: so many updates, as fast as a screen shows them.
 WARMING_UPDATES, WARMING_PER_S = 600, 50
-GROWTH_BYTES = 200_000  # less than what all messages of the last two thirds would take
+# So much that messages which are kept outweigh what else a browser keeps; nobody sees it.
+BLANK = " " * 2000
+GROWTH_BYTES = 600_000  # half of what the messages of two thirds of the time take
 GROWTH_NODES = 50
 
 # Of every frame how late it came, and what kept the main thread busy for long.
@@ -48,6 +51,25 @@ MEASURE = """() => {
 }"""
 
 
+# Not by the clock, which goes on while the machine is busy with something else.
+RECKON = """([pauseMs, reckonMs]) => {
+    const reckon = (rounds) => {
+        let sum = 0;
+        for (let round = 0; round < rounds; round += 1) sum += Math.sqrt(round);
+        return sum;
+    };
+    const rounds = 100_000;
+    let quickestMs = Infinity;
+    for (let attempt = 0; attempt < 50; attempt += 1) {
+        const began = performance.now();
+        reckon(rounds);
+        quickestMs = Math.min(quickestMs, performance.now() - began);
+    }
+    const enough = rounds * reckonMs / Math.max(quickestMs, 0.05);
+    setInterval(() => { reckon(enough); window.run.changes += 1; }, pauseMs);
+}"""
+
+
 @dataclass(frozen=True)
 class Run:
     """What one page measured."""
@@ -56,7 +78,7 @@ class Run:
     late: int  # frames that came too late
     longest_ms: float
     blocked: int  # times that nothing could be done on the page for so long
-    changes: int  # of what it says
+    changes: int  # of what it says, or reckonings
 
     @classmethod
     async def of(cls, page: Page) -> Run:
@@ -90,10 +112,11 @@ async def test_ten_updates_a_second_for_a_minute_hold_up_no_frame_and_leave_noth
     await expect(viewer.person.connection).to_have_text(LIVE)
     await publish(viewer, 0, WARMING_UPDATES, WARMING_PER_S)
     # In a window of its own: of two tabs of one window but one is drawn.
-    idle = await (await browser.new_context()).new_page()
-    await idle.goto(f"{viewer.cable.url}/healthz")
-    for page in (viewer.page, idle):
+    other = await (await browser.new_context()).new_page()
+    await other.goto(f"{viewer.cable.url}/healthz")
+    for page in (viewer.page, other):
         await page.evaluate(MEASURE)
+    await other.evaluate(RECKON, [1000 / UPDATES_PER_S, RECKON_MS])
     inspected = await viewer.page.context.new_cdp_session(viewer.page)
     memory: list[Memory] = []
     count = UPDATES_PER_S * LASTS_S
@@ -103,12 +126,12 @@ async def test_ten_updates_a_second_for_a_minute_hold_up_no_frame_and_leave_noth
     last = WARMING_UPDATES + count
     await expect(viewer.page.locator("[data-part=message]")).to_have_text(f"Step {last}")
 
-    followed, undisturbed = await Run.of(viewer.page), await Run.of(idle)
-    print(f"followed: {followed}\nundisturbed: {undisturbed}\n{memory}")
-    assert followed.changes > count / 2  # it did show them
+    followed, plain = await Run.of(viewer.page), await Run.of(other)
+    print(f"followed: {followed}\nplain: {plain}\n{memory}")
+    assert followed.changes > plain.changes / 2  # it did show them
     allowed = count // UPDATES_PER_LATE_FRAME
-    assert followed.late - undisturbed.late <= allowed
-    assert followed.blocked - undisturbed.blocked <= allowed
+    assert followed.late <= 2 * plain.late + allowed
+    assert followed.blocked <= 2 * plain.blocked + allowed
     assert memory[-1].heap_bytes - memory[0].heap_bytes < GROWTH_BYTES
     assert memory[-1].nodes - memory[0].nodes < GROWTH_NODES
     assert len(viewer.streams) == 1
@@ -119,6 +142,8 @@ async def publish(viewer: Viewer, first: int, count: int, per_s: int = UPDATES_P
     """At an even pace, as far as the database keeps up with it."""
     due_at = time.monotonic()
     for number in range(first + 1, first + count + 1):
-        await viewer.recording.publish(progress=min(99, number // 13), message=f"Step {number}")
+        await viewer.recording.publish(
+            progress=min(99, number // 13), message=f"Step {number}{BLANK}"
+        )
         due_at += 1 / per_s
         await asyncio.sleep(max(0.0, due_at - time.monotonic()))
