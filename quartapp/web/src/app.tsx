@@ -1,14 +1,14 @@
-import { lazy } from "react";
 import { Route, Routes } from "react-router";
 import { Gate } from "./account/Gate";
 import { Layout } from "./components/Layout";
+import { part } from "./components/part";
 import { NotFoundPage } from "./pages/NotFoundPage";
 import { RecordingsPage } from "./pages/recordings/RecordingsPage";
 
-const SessionPage = lazy(() => import("./pages/session/SessionPage"));
-const PatientsPage = lazy(() => import("./pages/patients/PatientsPage"));
-const PatientPage = lazy(() => import("./pages/patients/PatientPage"));
-const AccountPage = lazy(() => import("./pages/account/AccountPage"));
+const SessionPage = part(() => import("./pages/session/SessionPage"));
+const PatientsPage = part(() => import("./pages/patients/PatientsPage"));
+const PatientPage = part(() => import("./pages/patients/PatientPage"));
+const AccountPage = part(() => import("./pages/account/AccountPage"));
 
 /** Every address of the pages. All but the unknown ones need a sign-in, which `Gate` asks for in
  * place, so that the address stays where one wanted to go. */

@@ -12,14 +12,6 @@ import { spareInlineStyles } from "./components/pressable";
 applyTheme(storedTheme());
 spareInlineStyles();
 
-// A page that was open over a deploy finds the parts of its old build no more; the new one has all.
-window.addEventListener("vite:preloadError", () => {
-  const RELOADED_AT = "quartapp.reloaded-at";
-  if (Date.now() - Number(sessionStorage.getItem(RELOADED_AT)) < 60_000) return;
-  sessionStorage.setItem(RELOADED_AT, String(Date.now()));
-  window.location.reload();
-});
-
 const root = document.getElementById("root");
 if (root === null) throw new Error("index.html has no #root");
 

@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { createContext, Suspense, use, useEffect } from "react";
-import { Outlet } from "react-router";
+import { Outlet, useLocation } from "react-router";
 import { type User, visitorQuery } from "../api/account";
 import { queryClient, signedOut } from "../api/queryClient";
 import { LISTS } from "../api/sessions";
@@ -9,6 +9,8 @@ import { Loading } from "../components/Loading";
 import { Trouble } from "../components/Trouble";
 import { uploads } from "../uploads/useUploads";
 import { SignIn } from "./SignIn";
+
+const OFFLINE = "There is no network. This page comes as soon as there is.";
 
 const ViewerContext = createContext<User | null>(null);
 
@@ -21,6 +23,7 @@ export function useViewer(): User {
 
 /** The pages, for those who are signed in; for others the way in, at the same address. */
 export function Gate() {
+  const { pathname } = useLocation();
   const { data: visitor, error, refetch } = useQuery(visitorQuery);
   const user = visitor?.user ?? null;
   useUploadsOf(user);
@@ -29,7 +32,10 @@ export function Gate() {
   if (!visitor.user) return <SignIn why={visitor.why} />;
   return (
     <ViewerContext key={visitor.user.id} value={visitor.user}>
-      <Suspense fallback={<Loading />}>
+      <Suspense
+        key={pathname}
+        fallback={<Loading label={navigator.onLine ? "Loading…" : OFFLINE} />}
+      >
         <Outlet />
       </Suspense>
     </ViewerContext>

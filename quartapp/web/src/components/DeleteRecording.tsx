@@ -1,11 +1,12 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { lazy, type ReactNode, Suspense, useState } from "react";
+import { type ReactNode, Suspense, useState } from "react";
 import { deleteSession, LISTS, type Session } from "../api/sessions";
 import { uploads } from "../uploads/useUploads";
 import { announce } from "./Announcer";
 import { Button } from "./Button";
+import { part } from "./part";
 
-const ConfirmDialog = lazy(() => import("./ConfirmDialog"));
+const ConfirmDialog = part(() => import("./ConfirmDialog"));
 
 interface Props {
   session: Session;

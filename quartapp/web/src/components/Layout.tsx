@@ -1,11 +1,13 @@
 import { useQuery } from "@tanstack/react-query";
-import { Link, NavLink, Outlet } from "react-router";
+import { Link, NavLink, Outlet, useLocation } from "react-router";
 import { visitorQuery } from "../api/account";
 import { DropLayer } from "../uploads/DropLayer";
+import { Boundary } from "./Boundary";
 import { Mark, Person } from "./icons";
 
 /** What every page has: the way around above, the page, the foot. */
 export function Layout() {
+  const { pathname } = useLocation();
   const user = useQuery({ ...visitorQuery, enabled: false }).data?.user ?? null;
   return (
     <>
@@ -31,7 +33,9 @@ export function Layout() {
         )}
       </header>
       <main id="main" tabIndex={-1}>
-        <Outlet />
+        <Boundary at={pathname}>
+          <Outlet />
+        </Boundary>
       </main>
       <footer>
         <a href="/docs">API</a>

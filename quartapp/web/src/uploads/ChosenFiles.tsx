@@ -20,10 +20,9 @@ interface Props {
 
 const VARIOUS = "various";
 
-/** The files that were chosen: what to call them, then off they go. */
+/** The files that were chosen, some at least: what to call them, then off they go. */
 export function ChosenFiles({ files, isOfOne }: Props) {
   const first = useSelectedTitle();
-  if (files.length === 0) return null;
   const begin = (event: FormEvent) => {
     event.preventDefault();
     uploads.start();

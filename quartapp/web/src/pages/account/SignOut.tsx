@@ -1,14 +1,15 @@
 import { useMutation } from "@tanstack/react-query";
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import { useNavigate } from "react-router";
 import { signOut } from "../../api/account";
 import { asProblem } from "../../api/problem";
 import { signedOut } from "../../api/queryClient";
 import { Alert } from "../../components/Alert";
 import { Button } from "../../components/Button";
+import { part } from "../../components/part";
 import { uploads } from "../../uploads/useUploads";
 
-const ConfirmDialog = lazy(() => import("../../components/ConfirmDialog"));
+const ConfirmDialog = part(() => import("../../components/ConfirmDialog"));
 
 /** Ends the sign-in; asks first when that would stop uploads. */
 export function SignOut() {

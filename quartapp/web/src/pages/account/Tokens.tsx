@@ -1,15 +1,16 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import { revokeToken, type Token, type TokenMade, tokensQuery } from "../../api/account";
 import { Button } from "../../components/Button";
 import { Loading } from "../../components/Loading";
+import { part } from "../../components/part";
 import { PartTrouble } from "../../components/Trouble";
 import { useNow } from "../../components/useNow";
 import { ago } from "../../words/time";
 import { MakeToken } from "./MakeToken";
 import { NewToken } from "./NewToken";
 
-const ConfirmDialog = lazy(() => import("../../components/ConfirmDialog"));
+const ConfirmDialog = part(() => import("../../components/ConfirmDialog"));
 
 /** Tokens for programs that act for this person. */
 export function Tokens() {

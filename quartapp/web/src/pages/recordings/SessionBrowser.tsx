@@ -29,7 +29,7 @@ export function SessionBrowser({ ownerId }: { ownerId: string | null }) {
     <>
       <section className="card" aria-label="New recordings">
         <ChooseFiles patientId={ownerId} />
-        <ChosenFiles files={chosen} isOfOne={ownerId !== null} />
+        {chosen.length > 0 && <ChosenFiles files={chosen} isOfOne={ownerId !== null} />}
       </section>
       {!isEmpty && (
         <div className="list-head">
