@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from jobs.model import MAX_CHUNK_S, MIN_CHUNK_S
+
 SAMPLE_RATE_HZ = 16_000
-MAX_CHUNK_S = 30.0
-MIN_CHUNK_S = 12.0  # earliest place for a cut
 MIN_REST_S = 2.0  # a shorter rest would be a chunk of its own with too little context
 LOOKAHEAD_S = MAX_CHUNK_S + MIN_REST_S  # what `chunk_length` must see unless the recording ends
 

@@ -14,6 +14,12 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+# A recording is recognised in chunks of such lengths, each heard with some of the sound on either
+# side of it, so that no word is cut.
+MIN_CHUNK_S = 12.0
+MAX_CHUNK_S = 30.0
+CONTEXT_S = 3.0
+
 
 class Status(StrEnum):
     """Where a session stands; the last three are terminal."""

@@ -27,13 +27,13 @@ from jobs.chunking import LOOKAHEAD_S, chunk_length
 from jobs.engines import Chunk, Engine, load
 from jobs.engines.bounds import bounded
 from jobs.errors import EngineError, JobError, job_error
-from jobs.model import Segment
+from jobs.model import CONTEXT_S, Segment
 from jobs.recogniser_wire import PREFIX_BYTES, Frame, decode, encode, lengths
 
 BLOCK_BYTES = 256 * 1024
 CACHED_BLOCKS = 8
 READAHEAD_BLOCKS = 4  # at once, when blocks are asked for in order
-CONTEXT_SAMPLES = 3 * SAMPLE_RATE_HZ  # heard on either side of a chunk
+CONTEXT_SAMPLES = round(CONTEXT_S * SAMPLE_RATE_HZ)
 PROGRESS_INTERVAL_S = 0.25
 
 _PR_SET_PDEATHSIG = 1

@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from jobs.attempt import Fenced, Workshop
+from jobs.completion import CompletionEstimate
 from jobs.database import CONNECT_ERRORS
 from jobs.forecast import Pace
 from jobs.lease import Lease
 from jobs.model import ProgressKind, Stage, Status, StatusUpdate
 from jobs.progress import (
     LAST_RUNNING_PERCENT,
-    SpeedMeter,
     completed_message,
     milestones_between,
     opening_message,
@@ -28,6 +28,7 @@ from jobs.progress import (
 )
 from jobs.recogniser import AudioEnded, AudioOpened, ChunkDone, ChunkProgress, Event
 from jobs.sessions import Session
+from jobs.speed import SpeedMeter
 
 log = structlog.get_logger()
 
@@ -52,6 +53,7 @@ class Report:
     made_at: float = field(default_factory=time.monotonic)
     moved_at: float = field(init=False)
     meter: SpeedMeter = field(init=False)
+    estimate: CompletionEstimate = field(init=False)
 
     def __post_init__(self) -> None:
         self.moved_at = self.made_at
@@ -60,7 +62,8 @@ class Report:
         self.announced = self.session.progress
         self.pieces = self.session.segment_count
         expected = 1 / self.pace.per_audio_s if self.pace and self.pace.per_audio_s else None
-        self.meter = SpeedMeter(self.moved_at, self.reached_s, expected)
+        self.meter = SpeedMeter(self.moved_at, self.reached_s)
+        self.estimate = CompletionEstimate(self.moved_at, self.reached_s, expected)
 
     async def tell(self, event: Event) -> None:
         """Publish what there is to say of one event. Raises Fenced."""
@@ -85,7 +88,7 @@ class Report:
         if duration_s is not None:
             self.total_s = duration_s
         self.opened = True
-        self.meter.start_over(self.moved_at, self.reached_s)
+        self._measure_anew()
         await self._publish(self.announced)
 
     async def _progressed(self, processed_s: float) -> None:
@@ -93,9 +96,10 @@ class Report:
         self.reached_s = processed_s
         if self.measuring:
             self.meter.advance(self.moved_at, processed_s)
+            self.estimate.advance(self.moved_at, processed_s)
         else:  # an engine that tells of its first words: what was before was preparation
             self.measuring = True
-            self.meter.start_over(self.moved_at, processed_s)
+            self._measure_anew()
         await self._milestones()
         if time.monotonic() - self.published_at >= self.shop.settings.status_interval_s:
             await self._publish(percent(processed_s, self.total_s))
@@ -104,7 +108,8 @@ class Report:
         """A chunk's segments, stored together with the event that announces them."""
         self.reached_s = chunk.end_s
         self.measuring = True
-        self.meter.commit(self.moved_at, chunk.end_s)
+        self.meter.advance(self.moved_at, chunk.end_s)
+        self.estimate.commit(self.moved_at, chunk.end_s)
         await self._milestones()
         await self._publish(percent(chunk.end_s, self.total_s), chunk)
         self.pieces += len(chunk.segments)
@@ -129,12 +134,16 @@ class Report:
         self.lease.closing = True
         await self._write(done)
 
+    def _measure_anew(self) -> None:
+        self.meter.start_over(self.moved_at, self.reached_s)
+        self.estimate.start_over(self.moved_at, self.reached_s)
+
     async def _milestones(self) -> None:
         for milestone in milestones_between(self.announced, percent(self.reached_s, self.total_s)):
             await self._publish(milestone)
 
     async def _publish(self, progress: int, chunk: ChunkDone | None = None) -> None:
-        completion = self.meter.completion(self._now(), time.monotonic(), self.total_s)
+        completion = self.estimate.at(self._now(), self.total_s)
         await self._write(self._update(progress, self._sentence(), completion=completion), chunk)
         self.announced = max(self.announced, progress)
         self.published_at = time.monotonic()

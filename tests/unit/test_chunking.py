@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from jobs.chunking import (
     LOOKAHEAD_S,
-    MAX_CHUNK_S,
-    MIN_CHUNK_S,
     MIN_REST_S,
     SAMPLE_RATE_HZ,
     Samples,
     chunk_length,
 )
+from jobs.model import MAX_CHUNK_S, MIN_CHUNK_S
 
 RNG_SEED = 7
 
