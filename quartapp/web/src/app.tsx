@@ -1,4 +1,4 @@
-import { Route, Routes } from "react-router";
+import { Navigate, Route, Routes } from "react-router";
 import { Gate } from "./account/Gate";
 import { Layout } from "./components/Layout";
 import { part } from "./components/part";
@@ -18,8 +18,8 @@ export function App() {
       <Route element={<Layout />}>
         <Route element={<Gate />}>
           <Route index element={<RecordingsPage />} />
-          <Route path="sign-in" element={<RecordingsPage />} />
-          <Route path="register" element={<RecordingsPage />} />
+          <Route path="sign-in" element={<Navigate to="/" replace />} />
+          <Route path="register" element={<Navigate to="/" replace />} />
           <Route path="sessions/:sessionId" element={<SessionPage />} />
           <Route path="patients" element={<PatientsPage />} />
           <Route path="patients/:patientId" element={<PatientPage />} />

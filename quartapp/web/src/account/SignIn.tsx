@@ -1,7 +1,7 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { type FormEvent, useRef, useState } from "react";
 import { Form } from "react-aria-components/Form";
-import { useLocation, useNavigate } from "react-router";
+import { useLocation } from "react-router";
 import { type Credentials, configQuery, register, signIn } from "../api/account";
 import { asProblem } from "../api/problem";
 import { signedIn } from "../api/queryClient";
@@ -39,7 +39,6 @@ const WHYS = {
 /** The way in; afterwards the page at this address is shown. */
 export function SignIn({ why }: { why: keyof typeof WHYS }) {
   const { pathname } = useLocation();
-  const navigate = useNavigate();
   const [mode, setMode] = useState<keyof typeof MODES>(
     pathname === "/register" ? "register" : "signIn",
   );
@@ -47,10 +46,7 @@ export function SignIn({ why }: { why: keyof typeof WHYS }) {
   const form = useRef<HTMLFormElement>(null);
   const entering = useMutation({
     mutationFn: (credentials: Credentials) => words.enter(credentials),
-    onSuccess: (user) => {
-      if (pathname === "/sign-in" || pathname === "/register") navigate("/", { replace: true });
-      signedIn(user);
-    },
+    onSuccess: signedIn,
     onError: (error) => {
       if (asProblem(error).status === 401) passwordOf(form.current)?.select();
     },

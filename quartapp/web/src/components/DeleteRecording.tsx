@@ -4,6 +4,7 @@ import { deleteSession, LISTS, type Session } from "../api/sessions";
 import { uploads } from "../uploads/useUploads";
 import { announce } from "./Announcer";
 import { Button } from "./Button";
+import { keepFocus } from "./keepFocus";
 import { part } from "./part";
 
 const ConfirmDialog = part(() => import("./ConfirmDialog"));
@@ -59,13 +60,7 @@ function useDeleting(session: Session, onDeleted: () => void) {
       onDeleted();
       client.removeQueries({ queryKey: ["session", session.id] });
       await client.invalidateQueries({ queryKey: LISTS });
-      requestAnimationFrame(keepFocus);
+      keepFocus();
     },
   });
-}
-
-/** The button is gone with its row; the keyboard goes on from the top of the page. */
-function keepFocus(): void {
-  if (document.activeElement !== document.body) return;
-  document.querySelector<HTMLElement>("main h1")?.focus({ preventScroll: true });
 }

@@ -6,6 +6,7 @@ import { patientsQuery } from "../api/patients";
 import { Button } from "../components/Button";
 import { Choice } from "../components/Choice";
 import { Cross } from "../components/icons";
+import { keepFocus } from "../components/keepFocus";
 import { TextField } from "../components/TextField";
 import { languages } from "../words/languages";
 import { size } from "../words/size";
@@ -26,6 +27,7 @@ export function ChosenFiles({ files, isOfOne }: Props) {
   const begin = (event: FormEvent) => {
     event.preventDefault();
     uploads.start();
+    keepFocus();
   };
   return (
     <Form className="chosen" aria-label="Chosen recordings" onSubmit={begin}>
@@ -52,6 +54,7 @@ export function ChosenFiles({ files, isOfOne }: Props) {
 
 const removeAll = (files: readonly Upload[]) => {
   for (const { id } of files) uploads.remove(id);
+  keepFocus();
 };
 
 function ChosenFile({ upload }: { upload: Upload }) {
@@ -69,7 +72,7 @@ function ChosenFile({ upload }: { upload: Upload }) {
       <Button
         kind="icon"
         aria-label={`Do not upload ${file.name}`}
-        onPress={() => uploads.remove(id)}
+        onPress={() => removeAll([upload])}
       >
         <Cross />
       </Button>

@@ -1,5 +1,6 @@
 import { Bar } from "../components/Bar";
 import { Button } from "../components/Button";
+import { keepFocus } from "../components/keepFocus";
 import { useNow } from "../components/useNow";
 import { nextStep } from "../words/nextStep";
 import { size } from "../words/size";
@@ -10,6 +11,10 @@ import { uploads } from "./useUploads";
 export function UploadRow({ upload }: { upload: Upload }) {
   const { id, file, title, phase } = upload;
   const name = title || file.name;
+  const remove = () => {
+    uploads.remove(id);
+    keepFocus();
+  };
   return (
     <div className="card item" data-phase={phase}>
       <span className="item-title" dir="auto">
@@ -30,7 +35,7 @@ export function UploadRow({ upload }: { upload: Upload }) {
       )}
       <div className="item-actions">
         <Decisions upload={upload} />
-        <Button aria-label={`${removal(upload)} ${name}`} onPress={() => uploads.remove(id)}>
+        <Button aria-label={`${removal(upload)} ${name}`} onPress={remove}>
           {removal(upload)}
         </Button>
       </div>

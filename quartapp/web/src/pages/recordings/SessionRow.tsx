@@ -56,7 +56,7 @@ function Line({ session, list }: { session: Session; list: LiveList }) {
 
 function Facts({ session, list }: { session: Session; list: LiveList }) {
   const viewer = useViewer();
-  const now = useNow(60_000);
+  const now = useNow(60_000) + list.clockOffsetMs;
   const { duration_s, created_at, owner_id, owner_email } = session;
   const isTold = list.isOfOne || owner_id === viewer.id;
   return (

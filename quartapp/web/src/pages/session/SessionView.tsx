@@ -13,7 +13,7 @@ import { StatusCard } from "./StatusCard";
 import { Timeline } from "./Timeline";
 import { TranscriptCard } from "./TranscriptCard";
 import { useFavicon } from "./useFavicon";
-import { useFollowed } from "./useFollowed";
+import { type FollowedSession, useFollowed } from "./useFollowed";
 import { useSpokenProgress } from "./useSpokenProgress";
 
 const LOSSES = {
@@ -56,7 +56,7 @@ export function SessionView({ session: loaded, loss: lossTold }: Props) {
           <Bin /> Delete
         </DeleteRecording>
       </header>
-      <Facts session={session} />
+      <Facts {...followed} />
       <StatusCard followed={followed} />
       {(segments.length > 0 || !isRunning || session.has_audio) && (
         <TranscriptCard session={session} segments={segments} isLoading={followed.isTextLoading} />
@@ -66,9 +66,9 @@ export function SessionView({ session: loaded, loss: lossTold }: Props) {
   );
 }
 
-function Facts({ session }: { session: Session }) {
+function Facts({ session, clockOffsetMs }: FollowedSession) {
   const viewer = useViewer();
-  const now = useNow(60_000);
+  const now = useNow(60_000) + clockOffsetMs;
   const { file_name, duration_s, size_bytes, created_at, owner_id, owner_email } = session;
   const facts = [
     file_name,
