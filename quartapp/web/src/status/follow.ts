@@ -2,7 +2,7 @@ import { afterFailure } from "./backoff";
 import { randomClientId } from "./clientId";
 import type { Connection, Dispose, Followed, StatusProblem } from "./model";
 import type { Ending, News, Signal } from "./news";
-import { eventSourceOf, STREAM_RETRY_MS, type StatusOptions, usesTickets } from "./options";
+import { eventSourceOf, type StatusOptions, usesTickets } from "./options";
 import { StatusPolling } from "./polling";
 import { type Punctuality, punctuality } from "./punctuality";
 import { problem } from "./request";
@@ -15,8 +15,8 @@ const HELLO_MS = 5000;
 const HEARTBEATS = 2.5;
 /** After so many failed attempts in a row it is polled. */
 const MOST_FAILURES = 3;
-/** The longest wait between attempts. */
-const LONGEST_RETRY_MS = 30_000;
+/** While it is polled the stream is tried again so often; also the longest wait between attempts. */
+const STREAM_RETRY_MS = 30_000;
 const FIRST_RETRY_MS = 1000;
 /** A server that restarts is given so long; its clients come back spread over it. */
 const RESTART_MS = 10_000;
@@ -237,7 +237,7 @@ export class Follow<State extends Followed> {
     this.#failures += failures;
     this.#endStream();
     if (this.#failures < MOST_FAILURES) {
-      this.#openAfter(afterFailure(this.#failures, FIRST_RETRY_MS, LONGEST_RETRY_MS));
+      this.#openAfter(afterFailure(this.#failures, FIRST_RETRY_MS, STREAM_RETRY_MS));
     } else {
       this.#poll();
       this.#openAfter(this.#streamRetryMs);

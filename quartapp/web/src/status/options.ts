@@ -19,9 +19,9 @@ export interface StatusOptions {
   /** Follow the transcript too, as its segments appear. */
   readonly segments?: boolean;
   /** Milliseconds from the end of one poll to the next; 3000. */
-  readonly pollMs?: number;
+  readonly pollMs?: number | undefined;
   /** Milliseconds until the stream is tried again while it is polled; 30000. */
-  readonly streamRetryMs?: number;
+  readonly streamRetryMs?: number | undefined;
   /**
    * Whether all tabs of this browser share one stream. By default they do when they are signed in
    * by cookie, so by the same one; not with `headers` or `ticket`.
@@ -30,9 +30,6 @@ export interface StatusOptions {
   /** Who looks: any text. Tabs share streams only with tabs of the same viewer. */
   readonly viewer?: string;
 }
-
-export const POLL_MS = 3000;
-export const STREAM_RETRY_MS = 30_000;
 
 export type EventSourceConstructor = new (url: string, init?: EventSourceInit) => EventSource;
 

@@ -1,10 +1,11 @@
 import { afterFailure } from "./backoff";
 import type { Dispose, Followed } from "./model";
 import type { News, StatusSource } from "./news";
-import { POLL_MS, type StatusOptions } from "./options";
+import type { StatusOptions } from "./options";
 import { asker, Refused, Unanswered } from "./request";
 import type { Topic } from "./topic";
 
+const POLL_MS = 3000;
 /** Between polls that fail, at most. */
 const LONGEST_MS = 10_000;
 

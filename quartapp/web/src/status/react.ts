@@ -11,7 +11,6 @@ import {
   watchSession,
   watchSessions,
 } from "./index";
-import { POLL_MS, STREAM_RETRY_MS } from "./options";
 
 interface Retry {
   /** Follow it again: after an error, or after its work was begun again. */
@@ -88,10 +87,10 @@ function lateBound(options: StatusOptions, latest: { current: StatusOptions }): 
   return {
     ...options,
     get pollMs() {
-      return latest.current.pollMs ?? POLL_MS;
+      return latest.current.pollMs;
     },
     get streamRetryMs() {
-      return latest.current.streamRetryMs ?? STREAM_RETRY_MS;
+      return latest.current.streamRetryMs;
     },
     ...(headers && {
       headers: () => {

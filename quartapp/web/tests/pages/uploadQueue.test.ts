@@ -83,6 +83,20 @@ test("nothing is sent before one says so, and then under the title it was given"
   expect(wire.at(0).upload).toMatchObject({ title: "Garden", language: "en", patientId: "p" });
 });
 
+test("files chosen later share what all before them share, and nothing else", async () => {
+  queue.choose([file("a.wav")], null);
+  queue.change(only().id, { language: "de", patientId: "p" });
+  queue.choose([file("b.wav")], null);
+  queue.choose([file("c.wav")], "q");
+  queue.choose([file("d.wav")], null);
+  expect(queue.snapshot().map(({ language, patientId }) => [language, patientId])).toEqual([
+    ["de", "p"],
+    ["de", "p"],
+    ["de", "q"],
+    ["de", null],
+  ]);
+});
+
 test("two files go at a time, in the order they were chosen", async () => {
   await sending("a.wav", "b.wav", "c.wav");
   expect(phases()).toEqual(["sending", "sending", "waiting"]);

@@ -56,6 +56,26 @@ describe("useTranscriptionStatusSSE", () => {
     expect(result.current.error?.code).toBe("gone");
   });
 
+  it("AC-3.1.2 AC-3.1.3 asks, and tries the stream again, as often as it was told last", async () => {
+    const path = `/api/v1/sessions/${SESSION}/status`;
+    const { rerender } = renderHook(
+      (more: StatusOptions) => useTranscriptionStatusSSE(SESSION, more),
+      {
+        initialProps: {},
+      },
+    );
+    rerender({ pollMs: 500, streamRetryMs: 8000 });
+    await settle();
+    for (const waitMs of [1000, 2000, 0])
+      await say(() => Source.last.refuse()).then(() => settle(waitMs));
+    const [polls, streams] = [server.times(path), Source.all.length];
+    await settle(7000);
+    expect(server.times(path)).toBeGreaterThan(polls + 11);
+    expect(Source.all).toHaveLength(streams);
+    await settle(1100);
+    expect(Source.all).toHaveLength(streams + 1);
+  });
+
   it("AC-2.1.4 opens one stream under StrictMode's double mount, and leaves none", async () => {
     const { unmount } = renderHook(() => useTranscriptionStatusSSE(SESSION), {
       wrapper: StrictMode,

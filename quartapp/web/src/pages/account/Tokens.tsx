@@ -22,31 +22,38 @@ export function Tokens() {
         For programs that upload and read for you. See the <a href="/docs">API</a>.
       </p>
       {made && <NewToken key={made.id} token={made} onHide={() => setMade(null)} />}
-      <TokenList />
+      <TokenList onRevoked={(id) => setMade((shown) => (shown?.id === id ? null : shown))} />
       <MakeToken onMade={setMade} />
     </section>
   );
 }
 
-function TokenList() {
+interface Revocable {
+  onRevoked: (tokenId: string) => void;
+}
+
+function TokenList({ onRevoked }: Revocable) {
   const { data: tokens, error, refetch } = useQuery(tokensQuery);
   if (!tokens) return error ? <PartTrouble error={error} onRetry={refetch} /> : <Loading />;
   if (tokens.length === 0) return <p className="soft">You have no tokens.</p>;
   return (
     <ul className="tokens" aria-label="Your tokens">
       {tokens.map((token) => (
-        <TokenRow key={token.id} token={token} />
+        <TokenRow key={token.id} token={token} onRevoked={onRevoked} />
       ))}
     </ul>
   );
 }
 
-function TokenRow({ token }: { token: Token }) {
+function TokenRow({ token, onRevoked }: { token: Token } & Revocable) {
   const [isAsking, setAsking] = useState(false);
   const client = useQueryClient();
   const revoking = useMutation({
     mutationFn: () => revokeToken(token.id),
-    onSuccess: () => client.invalidateQueries({ queryKey: tokensQuery.queryKey }),
+    onSuccess: () => {
+      onRevoked(token.id);
+      return client.invalidateQueries({ queryKey: tokensQuery.queryKey });
+    },
   });
   return (
     <li>
