@@ -122,8 +122,8 @@ async def test_an_upload_becomes_a_row_that_lives_and_needs_no_reload(
     first = rows.filter(has_text="Long")
     await expect(first.locator("[data-part=badge]")).to_have_text("Transcribing")
     await owner.choose(short_clip, short_clip)
-    await owner.titles.nth(0).fill("Second")
-    await owner.titles.nth(1).fill("Third")
+    await owner.titles.nth(0).fill("Brook")
+    await owner.titles.nth(1).fill("Harbour")
     await owner.button("Upload and transcribe 2 recordings").click()
     await expect(rows.filter(has_text="Next in the queue")).to_have_count(1)
     await expect(rows.filter(has_text="1 before it in the queue")).to_have_count(1)
@@ -132,7 +132,7 @@ async def test_an_upload_becomes_a_row_that_lives_and_needs_no_reload(
     )
     await expect(first).to_contain_text("Transcribing… 0:")
     await expect(owner.connection).to_have_text("● Live updates")
-    for title in ("Long", "Second", "Third"):
+    for title in ("Long", "Brook", "Harbour"):
         badge = rows.filter(has_text=title).locator("[data-part=badge]")
         await expect(badge).to_have_text("Done", timeout=60_000)
     assert owner.complaints == []
