@@ -22,10 +22,12 @@ def held() -> dict[str, list[str]]:
 def test_every_behaviour_of_the_server_has_a_test() -> None:
     groups = read_behaviours()
     elsewhere = groups.pop(ELSEWHERE)
-    assert elsewhere == {"MD-18", "MD-46"}
+    of_server = {f"MD-{number}" for number in range(1, 60)}
+    assert elsewhere & of_server == {"MD-18", "MD-46"}
     ours = set().union(*groups.values())
-    assert ours | elsewhere == {f"MD-{number}" for number in range(1, 60)}
-    assert not ours - set(held())
+    assert ours | elsewhere >= of_server
+    assert ours <= of_server
+    assert not (ours | elsewhere) - {"MD-18"} - set(held())
 
 
 def test_tests_name_known_behaviours() -> None:
