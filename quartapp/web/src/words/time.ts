@@ -42,7 +42,7 @@ export function timeOfDay(ms: number, nowMs: number): string {
   const then = new Date(ms);
   const sameDay = then.toDateString() === new Date(nowMs).toDateString();
   const day = sameDay ? {} : ({ weekday: "short" } as const);
-  return then.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", ...day });
+  return then.toLocaleTimeString(undefined, { hour: "numeric", minute: "2-digit", ...day });
 }
 
 /** `just now`, `5 minutes ago`, `yesterday`, then the date. */
