@@ -54,6 +54,15 @@ def child_at_work() -> psutil.Process:
     return max(ours, key=lambda child: child.cpu_times().user)
 
 
+async def gone(child: psutil.Process) -> None:
+    """Until it has ended."""
+    async with asyncio.timeout(60):
+        while True:
+            if not child.is_running():
+                return
+            await asyncio.sleep(0.05)
+
+
 class TestWhatIsSaid:
     async def test_progress_that_stands_still_is_said_to(
         self, settings: WebSettings, tmp_path: Path
@@ -298,7 +307,10 @@ class TestSurroundings:
             async with working(patient) as base:
                 session_id = await submit(base, recording)
                 await moving(base.pool, session_id)
-                await asyncio.to_thread(server.restart, "immediate")
+                child = child_at_work()
+                await asyncio.to_thread(server.stop_now, "immediate")
+                await gone(child)  # there was something to write
+                await asyncio.to_thread(server.restart)
                 await until(base.pool, session_id, "completed")
                 events = await events_of(base.pool, session_id)
         finally:
