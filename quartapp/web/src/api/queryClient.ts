@@ -1,4 +1,4 @@
-import { MutationCache, QueryCache, QueryClient } from "@tanstack/react-query";
+import { MutationCache, type Query, QueryCache, QueryClient } from "@tanstack/react-query";
 import { signedInBefore } from "../account/signedInBefore";
 import { type User, type Visitor, visitorQuery } from "./account";
 import { isSignedOut } from "./client";
@@ -12,7 +12,7 @@ export const queryClient: QueryClient = new QueryClient({
   queryCache: new QueryCache({ onError: noticeSignedOut }),
   mutationCache: new MutationCache({ onError: noticeSignedOut }),
   defaultOptions: {
-    queries: { retry, retryDelay, staleTime: 5000 },
+    queries: { retry, retryDelay, refetchInterval, staleTime: 5000 },
   },
 });
 
@@ -22,6 +22,12 @@ function noticeSignedOut(error: unknown): void {
 
 function retry(failures: number, error: unknown): boolean {
   return failures < MAX_RETRIES && isTransient(asProblem(error));
+}
+
+/** What could not be loaded is asked for again, as long as somebody looks at the page. */
+function refetchInterval({ state }: Query): number | false {
+  if (state.status !== "error" || !isTransient(asProblem(state.error))) return false;
+  return retryDelay(MAX_RETRIES + 1, state.error);
 }
 
 function retryDelay(failures: number, error: unknown): number {
