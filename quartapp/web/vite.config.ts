@@ -23,5 +23,11 @@ export default defineConfig({
     modulePreload: { polyfill: false },
   },
   server: { proxy: { "/api": "http://127.0.0.1:8000" } },
-  test: { environment: "jsdom", include: ["tests/**/*.test.{ts,tsx}"] },
+  test: {
+    environment: "jsdom",
+    include: ["tests/**/*.test.{ts,tsx}"],
+    // On a busy machine loading the modules anew takes long; no test measures time by it.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+  },
 });
