@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+import hypothesis
 import psycopg
 import pytest
 from pydantic import SecretStr
@@ -24,6 +25,12 @@ TEMPLATE = "template_quartapp"
 
 # Which engine `auto` takes must not depend on the models that somebody has on this machine.
 os.environ["HF_HUB_CACHE"] = os.devnull
+
+# Nor may an example be called wrong because the machine was busy with something else.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

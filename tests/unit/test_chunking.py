@@ -98,7 +98,7 @@ def test_too_little_in_sight_is_refused() -> None:
         chunk_length(noise(LOOKAHEAD_S - 1), at_end=False)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     duration_s=st.floats(0.1, 150.0),
     pauses=st.lists(st.tuples(st.floats(0, 149), st.floats(0.05, 3.0)), max_size=20),
