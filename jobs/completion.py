@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from jobs.model import CONTEXT_S, MAX_CHUNK_S, MIN_CHUNK_S
-from jobs.speed import MIN_ESTIMATE_AUDIO_S, MIN_ESTIMATE_WALL_S, SmoothedRate
+from jobs.speed import SmoothedRate, has_ground
 
 TYPICAL_CHUNK_S = (MIN_CHUNK_S + MAX_CHUNK_S) / 2
 
@@ -69,9 +69,7 @@ class CompletionEstimate:
         """What will have been heard at the end. Of the chunks to come only the typical length is
         known."""
         rest_s = total_s - self._committed_s
-        left = 0.0 if rest_s <= 0 else max(1.0, rest_s / TYPICAL_CHUNK_S)
-        if rest_s <= MAX_CHUNK_S:
-            left = min(1.0, left)
+        left = rest_s / TYPICAL_CHUNK_S if rest_s > MAX_CHUNK_S else float(rest_s > 0)
         return total_s - self._started_s + 2 * CONTEXT_S * (self._chunks + left)
 
     def _seconds_per_heard_s(self, audio_s: float, heard_s: float) -> float | None:
@@ -79,11 +77,7 @@ class CompletionEstimate:
         speed = self._expected_speed
         expected = audio_s / (speed * heard_s) if speed and heard_s > 0 else None
         rate = self._rate
-        grounded = (
-            rate.wall_s >= MIN_ESTIMATE_WALL_S
-            and self._reached_s - self._started_s >= MIN_ESTIMATE_AUDIO_S
-        )
-        if rate.value is None or not grounded:
+        if rate.value is None or not has_ground(rate.wall_s, self._reached_s - self._started_s):
             return expected
         if expected is None:
             return 1 / rate.value

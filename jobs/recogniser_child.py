@@ -305,23 +305,19 @@ def _obey(parent: Parent, engine: Engine | None, order: Frame) -> None:
                 Transcription(parent, engine, order.fields).run()
             case kind:
                 raise EngineError(f"This recogniser was not started to {kind}.")
-    except EngineError as error:
-        # Native code may have been left in the middle of anything; some name want of memory so.
-        _refuse(parent, error, spent=True)
     except JobError as error:
         _refuse(parent, error)
     except MemoryError:
-        full = EngineError("This recording needs more memory than it is allowed.")
-        _refuse(parent, full, spent=True)
+        _refuse(parent, EngineError("This recording needs more memory than it is allowed."))
 
 
-def _refuse(parent: Parent, error: JobError, *, spent: bool = False) -> None:
-    """`spent`: not to be given another order."""
+def _refuse(parent: Parent, error: JobError) -> None:
     parent.send(
         "error",
         code=error.code,
         message=error.message,
-        spent=spent,
+        # Not to be given another order: native code may have been left in the middle of anything.
+        spent=isinstance(error, EngineError),
         peak_rss_bytes=peak_rss_bytes(),
     )
 

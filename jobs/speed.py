@@ -14,6 +14,11 @@ MIN_ESTIMATE_AUDIO_S = 5.0
 HALF_LIFE_S = 90.0
 
 
+def has_ground(wall_s: float, audio_s: float) -> bool:
+    """Whether so much work on so much of a recording is ground for an estimate."""
+    return wall_s >= MIN_ESTIMATE_WALL_S and audio_s >= MIN_ESTIMATE_AUDIO_S
+
+
 @dataclass
 class SmoothedRate:
     """How much a position rises in a second of wall time, smoothed over the work done.
@@ -77,9 +82,7 @@ class SpeedMeter:
     def speed(self) -> float | None:
         """The smoothed rate; None until there is ground for it."""
         rate = self._rate
-        if rate.value is None:
-            return None
-        if rate.wall_s < MIN_ESTIMATE_WALL_S or rate.moved < MIN_ESTIMATE_AUDIO_S:
+        if rate.value is None or not has_ground(rate.wall_s, rate.moved):
             return None
         return round(rate.value, 2)
 
