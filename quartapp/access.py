@@ -24,6 +24,12 @@ async def sees(viewer: Viewer, owner_id: UUID) -> bool:
     )
 
 
+async def require_sight(viewer: Viewer, owner_id: UUID) -> None:
+    """Raises Problem 403 when this viewer may not see what that account owns."""
+    if not await sees(viewer, owner_id):
+        raise Problem(403, "forbidden", "This patient is not assigned to you.")
+
+
 async def viewed_session(session_id: UUID, *, tickets: bool = False) -> Session:
     """The session, for a viewer who may see it. With `tickets`, `?ticket=` of the address counts
     too: for streams alone. Raises Problem 401, 404, 403."""

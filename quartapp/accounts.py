@@ -12,6 +12,7 @@ from email_validator import validate_email
 
 from jobs.database import Connection, Pool
 from jobs.model import Role
+from quartapp.tokens import USE_IS_NEWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +161,7 @@ async def select_viewer(db: Connection | Pool, login_id: UUID) -> Viewer | None:
     """Whose sign-in this is, while it is good: not expired, revoked, or its account disabled."""
     row = await db.fetchrow(
         f"SELECT {USER_COLUMNS}, logins.expires_at, "  # noqa: S608
-        "name IS NOT NULL AND coalesce(last_used_at, '-infinity') < now() - interval '1 minute' "
-        "AS use_is_news FROM logins "
+        f"{USE_IS_NEWS} AS use_is_news FROM logins "
         "JOIN users ON users.id = logins.user_id "
         "WHERE logins.id = $1 AND logins.revoked_at IS NULL AND logins.expires_at > now() "
         "AND users.disabled_at IS NULL",

@@ -22,7 +22,7 @@ from jobs.errors import JobError, LanguageUnsupportedError
 from jobs.model import Role
 from jobs.sessions import NewSession, Session
 from jobs.workers import understood
-from quartapp.access import sees
+from quartapp.access import require_sight
 from quartapp.accounts import User, Viewer, select_user
 from quartapp.api.bodies import SessionBody
 from quartapp.idempotency import insert_first_answer, select_first_answer
@@ -148,8 +148,7 @@ def _same_recording(known: tuple[Accepted, str], sha256: str) -> Accepted:
 async def _owner(services: Services, viewer: Viewer, fields: Fields) -> User:
     if fields.patient_id is None or fields.patient_id == viewer.id:
         return viewer.user
-    if not await sees(viewer, fields.patient_id):
-        raise Problem(403, "forbidden", "This patient is not assigned to you.")
+    await require_sight(viewer, fields.patient_id)
     patient = await select_user(services.pool, fields.patient_id)
     if patient is None or patient.role is not Role.PATIENT:
         raise Problem(422, "invalid_request", "patient_id: there is no such patient")

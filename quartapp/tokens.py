@@ -30,6 +30,11 @@ class Token:
 COLUMNS = ", ".join(Token.__dataclass_fields__)
 GOOD = "user_id = $1 AND name IS NOT NULL AND revoked_at IS NULL AND expires_at > now()"
 
+# A token in use, of which that was not noted of late.
+USE_IS_NEWS = (
+    "(name IS NOT NULL AND coalesce(last_used_at, '-infinity') < now() - interval '1 minute')"
+)
+
 
 def _token(row: asyncpg.Record) -> Token:
     return Token(**dict(row))
@@ -74,7 +79,6 @@ async def update_token_revoked(db: Connection | Pool, user_id: UUID, token_id: U
 async def update_token_used(db: Connection | Pool, token_id: UUID) -> None:
     """Note that a token is in use, if that was not noted in the last minute."""
     await db.execute(
-        "UPDATE logins SET last_used_at = now() WHERE id = $1 AND name IS NOT NULL "
-        "AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')",
+        f"UPDATE logins SET last_used_at = now() WHERE id = $1 AND {USE_IS_NEWS}",  # noqa: S608
         token_id,
     )

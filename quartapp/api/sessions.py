@@ -26,7 +26,7 @@ from jobs.model import Role, Status
 from jobs.sessions import Session, SessionFilter, select_session, select_sessions
 from jobs.settings import MIB
 from jobs.waiting import ExpectedTurn, select_outlook
-from quartapp.access import sees, viewed_session
+from quartapp.access import require_sight, viewed_session
 from quartapp.accounts import select_addresses
 from quartapp.api.bodies import ProblemBody, SessionBody, SessionList, SessionQuery, UploadForm
 from quartapp.auth import current_viewer
@@ -90,8 +90,8 @@ def sessions_blueprint(uploads_per_minute: int) -> Blueprint:
         sessions the caller may not see.
         """
         viewer = await current_viewer()
-        if query_args.owner_id is not None and not await sees(viewer, query_args.owner_id):
-            raise Problem(403, "forbidden", "This patient is not assigned to you.")
+        if query_args.owner_id is not None:
+            await require_sight(viewer, query_args.owner_id)
         found = await select_sessions(
             services().pool,
             viewer_id=viewer.id,

@@ -1,3 +1,4 @@
+import { isTerminal } from "quartapp-status";
 import type { Schemas } from "../api/client";
 
 export type Status = Schemas["Status"];
@@ -13,5 +14,5 @@ export const BADGES: Record<Status, string> = {
 
 /** Whether nothing more will happen by itself. */
 export function isOver(status: Status): boolean {
-  return status === "completed" || status === "failed" || status === "cancelled";
+  return isTerminal({ status });
 }
