@@ -92,9 +92,7 @@ async def test_a_stream_that_comes_in_lumps_is_not_called_live(viewer: Viewer) -
 @pytest.mark.behaviour("MD-62")
 @together(lasts_s=10)
 async def test_a_stream_left_for_dead_is_noticed_and_replaced(viewer: Viewer) -> None:
-    await viewer.tell(10, pieces=1)
-    await viewer.follow()
-    await viewer.reads(LIVE)
+    await viewer.follow_live()
     viewer.cable.strand_streams()
     await viewer.tell(60, pieces=5)
     await viewer.sees(60)
@@ -109,9 +107,7 @@ async def test_a_stream_left_for_dead_is_noticed_and_replaced(viewer: Viewer) ->
 @pytest.mark.behaviour("MD-62")
 @together(lasts_s=20)
 async def test_a_server_that_says_nothing_is_told_of_and_comes_back(viewer: Viewer) -> None:
-    await viewer.tell(10, pieces=1)
-    await viewer.follow()
-    await viewer.reads(LIVE)
+    await viewer.follow_live()
     viewer.cable.freeze()
     await viewer.tell(60, pieces=5)
     await viewer.reads(AWAY, within_s=40)

@@ -43,9 +43,7 @@ async def took_s(viewer: Viewer) -> float:
 @pytest.mark.behaviour("MD-68")
 @together(lasts_s=12)
 async def test_who_was_offline_is_told_so_and_current_when_back(viewer: Viewer) -> None:
-    await viewer.tell(10, pieces=1)
-    await viewer.follow()
-    await viewer.reads(LIVE)
+    await viewer.follow_live()
     await note_times(viewer, "online", 60)
     viewer.cable.unplug()
     await viewer.page.context.set_offline(True)
@@ -68,9 +66,7 @@ async def test_a_frozen_tab_lets_go_of_its_stream_and_is_current_when_thawed(
 ) -> None:
     async with chromium_with_tabs() as context:
         viewer = viewer.at(await context.new_page())
-        await viewer.tell(10, pieces=1)
-        await viewer.follow()
-        await viewer.reads(LIVE)
+        await viewer.follow_live()
         await note_times(viewer, "resume", 60)
         control = await context.new_cdp_session(viewer.page)
         await (await context.new_page()).bring_to_front()
@@ -90,9 +86,7 @@ async def test_a_frozen_tab_lets_go_of_its_stream_and_is_current_when_thawed(
 @pytest.mark.behaviour("MD-68")
 @together(lasts_s=6)
 async def test_a_page_that_the_browser_kept_is_current_when_one_goes_back(viewer: Viewer) -> None:
-    await viewer.tell(10, pieces=1)
-    await viewer.follow()
-    await viewer.reads(LIVE)
+    await viewer.follow_live()
     await note_times(viewer, "pageshow", 60)
     await viewer.page.evaluate("window.loadedOnce = true")
     await viewer.page.goto(f"{viewer.cable.url}/docs")
@@ -109,9 +103,7 @@ async def test_a_page_that_the_browser_kept_is_current_when_one_goes_back(viewer
 @pytest.mark.behaviour("MD-69")
 @together(lasts_s=6)
 async def test_a_session_that_is_left_within_the_page_is_followed_no_more(viewer: Viewer) -> None:
-    await viewer.tell(10, pieces=1)
-    await viewer.follow()
-    await viewer.reads(LIVE)
+    await viewer.follow_live()
     await viewer.page.get_by_role("link", name="All recordings").click()
     await expect(viewer.page.get_by_role("list", name="Recordings")).to_contain_text(said(10))
     count = "SELECT count(*) FROM open_streams WHERE session_id = %s AND NOT replaced"
@@ -159,9 +151,7 @@ async def test_a_hidden_tab_keeps_its_stream_and_shows_the_end_in_its_title(
 ) -> None:
     async with chromium_with_tabs() as context:
         viewer = viewer.at(await context.new_page())
-        await viewer.tell(10, pieces=1)
-        await viewer.follow()
-        await viewer.reads(LIVE)
+        await viewer.follow_live()
         await (await context.new_page()).bring_to_front()
         await viewer.tell(60, pieces=2)
         await expect(viewer.page).to_have_title(re.compile("^60 % · A talk"))

@@ -74,6 +74,12 @@ class Viewer:
         await self.person.sign_in(self.path)
         await self.page.get_by_role("heading", name="A talk").wait_for()
 
+    async def follow_live(self) -> None:
+        """The same, with something to see already, and the stream is live."""
+        await self.tell(10, pieces=1)
+        await self.follow()
+        await self.reads(LIVE)
+
     async def tell(self, progress: int, pieces: int = 0) -> None:
         """The worker is so far, and has recognised so many more pieces."""
         await self.recording.publish(progress=progress, message=said(progress), pieces=pieces)
